@@ -1,0 +1,1 @@
+//! The ledger: which documents are indexed, and the runs that indexed them.

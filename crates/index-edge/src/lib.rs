@@ -1,0 +1,1 @@
+//! Qdrant Edge, embedded: the default index.

@@ -1,0 +1,125 @@
+//! The vector index as a trait: points in, ranked hits out.
+//!
+//! One [`Collection`](groundtone_types::Collection) holds, for every chunk, a dense vector named `dense`, a sparse BM25 vector named `bm25` whose IDF the index keeps,
+//! and the chunk itself as payload. Every call names its [`Tenant`]. This crate never embeds a dense vector and never knows which engine is behind the trait.
+
+mod error;
+mod memory;
+pub mod conformance;
+
+pub use error::Error;
+pub use memory::{MemoryIndex, WordHashSparse};
+
+use async_trait::async_trait;
+use groundtone_types::{Chunk, Collection, DocumentId, Snippet, Tenant};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Name of the dense vector.
+pub const DENSE: &str = "dense";
+/// Name of the sparse vector.
+pub const BM25: &str = "bm25";
+/// RRF's constant: score = sum over arms of 1 / (k + rank), Cormack et al., SIGIR 2009.
+pub const RRF_K: u32 = 60;
+
+/// A sparse vector: `indices` ascending and distinct, as many `values`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SparseVector {
+    /// Hashed terms.
+    pub indices: Vec<u32>,
+    /// Their weights.
+    pub values: Vec<f32>,
+}
+
+/// Makes BM25's sparse vectors. Documents and questions must come from the same one, and every engine is given the same.
+pub trait SparseEmbedder: Send + Sync {
+    /// Name and settings; part of a collection's fingerprint.
+    fn id(&self) -> String;
+    /// Term weights of a chunk (term frequency saturated by k1, length normalised by b), without IDF.
+    fn document(&self, text: &str) -> SparseVector;
+    /// Terms of a question.
+    fn query(&self, text: &str) -> SparseVector;
+}
+
+/// How a collection's points look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionSpec {
+    /// Its name.
+    pub name: Collection,
+    /// Length of the dense vectors; cosine distance.
+    pub dimensions: usize,
+}
+
+/// One chunk with its vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// [`Chunk::point_id`].
+    pub id: Uuid,
+    /// Dense vector, as long as the collection says.
+    pub dense: Vec<f32>,
+    /// BM25 vector.
+    pub sparse: SparseVector,
+    /// What is stored beside them.
+    pub chunk: Chunk,
+}
+
+/// Which points a call is about. The tenant is not in here: it is an argument of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only points of these documents; empty means all.
+    pub documents: Vec<DocumentId>,
+}
+
+/// Which arms a search uses.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Search {
+    /// Nearest dense vectors by cosine.
+    Dense(Vec<f32>),
+    /// Highest BM25 score.
+    Sparse(SparseVector),
+    /// Both, fused by reciprocal rank inside the store.
+    Hybrid {
+        /// Dense arm.
+        dense: Vec<f32>,
+        /// BM25 arm.
+        sparse: SparseVector,
+        /// How many candidates each arm brings.
+        candidates: usize,
+    },
+}
+
+/// What to search for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    /// By what.
+    pub search: Search,
+    /// Among what.
+    pub filter: Filter,
+    /// Most hits to return.
+    pub limit: usize,
+}
+
+/// The store of chunks and their vectors.
+///
+/// `upsert` and `delete` return when every later call sees the change. What was acknowledged survives the death of the process.
+#[async_trait]
+pub trait VectorIndex: Send + Sync {
+    /// Makes the collection, or checks that the one that is there fits; [`Error::DimensionMismatch`] where it does not.
+    async fn ensure(&self, spec: &CollectionSpec) -> Result<(), Error>;
+    /// Removes a collection and all its points; fine when there is none.
+    async fn remove(&self, name: &Collection) -> Result<(), Error>;
+    /// Stores points by id, replacing what had the same id.
+    async fn upsert(&self, tenant: &Tenant, collection: &Collection, points: Vec<Point>) -> Result<(), Error>;
+    /// Removes points by id; ids of other tenants and unknown ids are left alone.
+    async fn delete(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<(), Error>;
+    /// The best hits, best first; equal scores in the order of ids.
+    async fn query(&self, tenant: &Tenant, collection: &Collection, query: Query) -> Result<Vec<Snippet>, Error>;
+    /// Ids of the stored points that the filter admits, ascending, from after `after`, at most `limit`.
+    async fn ids(&self, tenant: &Tenant, collection: &Collection, filter: &Filter, after: Option<Uuid>, limit: usize) -> Result<Vec<Uuid>, Error>;
+    /// How many points the filter admits, exactly.
+    async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error>;
+    /// Makes everything durable and searchable at full speed; called after each group of an ingest.
+    async fn settle(&self, collection: &Collection) -> Result<(), Error>;
+    /// Whether the index can answer now; the error says why not.
+    async fn ready(&self) -> Result<(), Error>;
+}

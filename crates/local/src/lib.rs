@@ -1,0 +1,1 @@
+//! Embedder and chat model in process; model files and where they come from.

@@ -1,0 +1,1 @@
+//! The one renderer: snippets and conversation in, messages and citation map out.

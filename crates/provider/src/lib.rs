@@ -1,0 +1,115 @@
+//! What Groundtone asks of models, and the clients of model servers over HTTP.
+//!
+//! Texts go in and vectors come out ([`Embedder`]); messages go in and a stream of text comes out ([`ChatModel`]).
+//! This crate is the only one that speaks HTTP as a client; it never knows what is asked or why.
+
+mod chat;
+mod download;
+mod embeddings;
+mod error;
+mod http;
+
+pub use chat::OpenAiChat;
+pub use download::{DownloadProgress, HubFile, download_from_hub};
+pub use embeddings::OpenAiEmbeddings;
+pub use error::Error;
+pub use http::{Endpoint, get_json};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use groundtone_prompt::{CountTokens, PromptMessage};
+use groundtone_types::TokenUsage;
+use std::sync::Arc;
+
+/// What a text is embedded for. Some models treat questions and documents differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmbedFor {
+    /// A question, to be searched with.
+    Query,
+    /// A chunk, to be found.
+    Document,
+}
+
+/// Texts in, vectors out.
+#[async_trait]
+pub trait Embedder: Send + Sync {
+    /// Name of the model; part of a collection's fingerprint, because vectors of different models do not mix.
+    fn id(&self) -> &str;
+    /// Length of every vector.
+    fn dimensions(&self) -> usize;
+    /// Longest text, in tokens, of which nothing is cut off.
+    fn max_tokens(&self) -> usize;
+    /// The model's own tokenizer, for sizing chunks.
+    fn tokens(&self) -> Arc<dyn CountTokens>;
+    /// One vector of [`Self::dimensions`] numbers, of length 1, for each text, in the same order. An empty input makes no call.
+    async fn embed(&self, texts: &[String], purpose: EmbedFor) -> Result<Vec<Vec<f32>>, Error>;
+}
+
+/// How the model should write. `None` leaves the choice to the model server.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: Option<f32>,
+    /// Nucleus sampling.
+    pub top_p: Option<f32>,
+    /// Most tokens to write.
+    pub max_tokens: Option<u32>,
+    /// Strings that end the answer; they are not part of it. At most four.
+    pub stop: Vec<String>,
+    /// Seed of the sampler.
+    pub seed: Option<u64>,
+    /// -2 to 2: penalises tokens that were there before.
+    pub presence_penalty: Option<f32>,
+    /// -2 to 2: penalises tokens by how often they were there before.
+    pub frequency_penalty: Option<f32>,
+}
+
+/// Messages and how to continue them.
+#[derive(Debug, Clone)]
+pub struct ChatRequest {
+    /// What the model reads, in order.
+    pub messages: Vec<PromptMessage>,
+    /// How it writes.
+    pub sampling: Sampling,
+}
+
+/// Why the model stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// It was done, or met a stop string.
+    Stop,
+    /// It reached the limit of tokens.
+    Length,
+    /// The model server withheld the rest.
+    ContentFilter,
+}
+
+/// One step of an answer. A stream is any number of `Delta` and then exactly one `Finished`, or it ends with an error.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChatEvent {
+    /// The next piece of text; never empty, always whole characters.
+    Delta(String),
+    /// Nothing follows.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// What it took; `None` where the model server did not say.
+        usage: Option<TokenUsage>,
+    },
+}
+
+/// An answer being written. Dropping it stops the writing.
+pub type ChatStream = BoxStream<'static, Result<ChatEvent, Error>>;
+
+/// Messages in, text out.
+#[async_trait]
+pub trait ChatModel: Send + Sync {
+    /// Name of the model.
+    fn id(&self) -> &str;
+    /// Prompt and completion together fit in this many tokens.
+    fn context_tokens(&self) -> usize;
+    /// The model's own tokenizer.
+    fn tokens(&self) -> Arc<dyn CountTokens>;
+    /// Starts an answer. An error here means that nothing was written; [`Error::Overloaded`] means that the queue is full.
+    async fn chat(&self, request: ChatRequest) -> Result<ChatStream, Error>;
+}

@@ -1,0 +1,1 @@
+//! Trace set-up and the catalogue of span and field names.

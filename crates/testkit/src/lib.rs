@@ -1,0 +1,1 @@
+//! Scripted model server over real sockets, and fixtures; for tests only.

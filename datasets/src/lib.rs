@@ -1,0 +1,1 @@
+//! Examples: question and answer in, training rows out.

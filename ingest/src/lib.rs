@@ -1,0 +1,1 @@
+//! Documents: source, extract, chunk, embed, publish.
