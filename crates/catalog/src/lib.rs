@@ -1,1 +1,13 @@
-//! The ledger: which documents are indexed, and the runs that indexed them.
+//! The ledger: which documents are indexed, from what, and the runs that indexed them.
+//!
+//! [`DataDirectory`] is the one folder of an installation, held by one process at a time; [`Catalog`] is the SQLite database in it.
+//! The clock is passed in. This crate never touches the vector store: it notes which points must go, and is told when they are gone.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
+
+mod directory;
+mod error;
+mod ledger;
+
+pub use directory::{DataDirectory, Holder};
+pub use error::Error;
+pub use ledger::{Catalog, CollectionRecord, DocumentRecord, RunRecord};

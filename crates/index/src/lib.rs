@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub const DENSE: &str = "dense";
 /// Name of the sparse vector.
 pub const BM25: &str = "bm25";
-/// RRF's constant: score = sum over arms of 1 / (k + rank), Cormack et al., SIGIR 2009.
+/// RRF's constant: score = sum over arms of 1 / (k + rank), rank from 0 as Qdrant counts; Cormack et al., SIGIR 2009.
 pub const RRF_K: u32 = 60;
 
 /// A sparse vector: `indices` ascending and distinct, as many `values`.
@@ -99,6 +99,38 @@ pub struct Query {
     pub limit: usize,
 }
 
+/// Some of the ids that a filter admits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdPage {
+    /// Ids as they were given to `upsert`.
+    pub ids: Vec<Uuid>,
+    /// Where the next page begins; `None` after the last one.
+    pub next: Option<Uuid>,
+}
+
+/// The id under which an engine keeps a tenant's point. Two tenants may hold the same document, and so the same point id; derived this way they cannot
+/// overwrite or delete each other's.
+pub fn stored_id(tenant: &Tenant, id: Uuid) -> Uuid {
+    Uuid::new_v5(&id, tenant.as_str().as_bytes())
+}
+
+/// Names of the payload's fields.
+pub mod field {
+    /// The tenant; a keyword index.
+    pub const TENANT: &str = "tenant";
+    /// The document's id; a keyword index.
+    pub const DOCUMENT: &str = "document";
+    /// The point's id as it was given.
+    pub const POINT: &str = "point";
+    /// The chunk as JSON.
+    pub const CHUNK: &str = "chunk";
+}
+
+/// Puts hits in the promised order: best first, equal scores by id.
+pub fn sort_hits(hits: &mut [Snippet]) {
+    hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
+}
+
 /// The store of chunks and their vectors.
 ///
 /// `upsert` and `delete` return when every later call sees the change. What was acknowledged survives the death of the process.
@@ -112,10 +144,10 @@ pub trait VectorIndex: Send + Sync {
     async fn upsert(&self, tenant: &Tenant, collection: &Collection, points: Vec<Point>) -> Result<(), Error>;
     /// Removes points by id; ids of other tenants and unknown ids are left alone.
     async fn delete(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<(), Error>;
-    /// The best hits, best first; equal scores in the order of ids.
+    /// The best hits, best first; hits of equal score in the order of ids.
     async fn query(&self, tenant: &Tenant, collection: &Collection, query: Query) -> Result<Vec<Snippet>, Error>;
-    /// Ids of the stored points that the filter admits, ascending, from after `after`, at most `limit`.
-    async fn ids(&self, tenant: &Tenant, collection: &Collection, filter: &Filter, after: Option<Uuid>, limit: usize) -> Result<Vec<Uuid>, Error>;
+    /// Ids of the stored points that the filter admits, a page of at most `limit` at a time, in the engine's own order; `from` is the last page's `next`.
+    async fn ids(&self, tenant: &Tenant, collection: &Collection, filter: &Filter, from: Option<Uuid>, limit: usize) -> Result<IdPage, Error>;
     /// How many points the filter admits, exactly.
     async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error>;
     /// Makes everything durable and searchable at full speed; called after each group of an ingest.

@@ -1,1 +1,57 @@
-//! Exact wire types of the OpenAI API, used by our server and our client; never stored.
+//! Exact wire types of the OpenAI API, used by our server and by our client; never stored.
+//!
+//! Requests keep fields that we do not know in `rest`, so that nothing a client sends is dropped without a trace.
+//! Reference: OpenAI API reference, `chat/completions`, `embeddings`, `models`.
+
+mod chat;
+mod embeddings;
+
+pub use chat::*;
+pub use embeddings::*;
+
+use serde::{Deserialize, Serialize};
+
+/// The body of every error: `{"error": {"message", "type", "param", "code"}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorObject,
+}
+
+/// What is inside [`ErrorBody`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorObject {
+    /// A sentence for a person.
+    pub message: String,
+    /// `invalid_request_error`, `rate_limit_error`, `server_error`, ...
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// The request's field that is wrong.
+    #[serde(default)]
+    pub param: Option<String>,
+    /// A word for a program.
+    #[serde(default)]
+    pub code: Option<serde_json::Value>,
+}
+
+/// `GET /v1/models`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ModelList {
+    /// Always `list`.
+    pub object: String,
+    /// The models.
+    pub data: Vec<Model>,
+}
+
+/// One model.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Model {
+    /// What a request names.
+    pub id: String,
+    /// Always `model`.
+    pub object: String,
+    /// Unix seconds.
+    pub created: i64,
+    /// Whose it is.
+    pub owned_by: String,
+}

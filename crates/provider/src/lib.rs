@@ -2,6 +2,7 @@
 //!
 //! Texts go in and vectors come out ([`Embedder`]); messages go in and a stream of text comes out ([`ChatModel`]).
 //! This crate is the only one that speaks HTTP as a client; it never knows what is asked or why.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod chat;
 mod download;
@@ -9,11 +10,11 @@ mod embeddings;
 mod error;
 mod http;
 
-pub use chat::OpenAiChat;
+pub use chat::{OpenAiChat, stream_chunks};
 pub use download::{DownloadProgress, HubFile, download_from_hub};
 pub use embeddings::OpenAiEmbeddings;
 pub use error::Error;
-pub use http::{Endpoint, get_json};
+pub use http::{Endpoint, get_json, post_json};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;

@@ -1,1 +1,101 @@
 //! Question in, ranked snippets out.
+//!
+//! `retrieval` embeds the question, asks the index and cuts the list. It never builds a prompt and never calls a chat model.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
+
+use groundtone_index::{Filter, Query, Search, SparseEmbedder, VectorIndex};
+use groundtone_provider::{EmbedFor, Embedder};
+use groundtone_types::{Collection, ErrorKind, Snippet, Tenant};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Which arms search.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Dense and BM25, fused by reciprocal rank.
+    #[default]
+    Hybrid,
+    /// Dense only.
+    Dense,
+    /// BM25 only; the question is not embedded.
+    Bm25,
+}
+
+/// How to search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Which arms.
+    pub mode: Mode,
+    /// How many snippets to return.
+    pub top_k: usize,
+    /// How many candidates each arm brings to the fusion.
+    pub candidates: usize,
+}
+
+/// Why nothing could be retrieved.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The question could not be embedded.
+    #[error("the question could not be embedded: {0}")]
+    Embed(#[from] groundtone_provider::Error),
+    /// The index could not answer.
+    #[error(transparent)]
+    Index(#[from] groundtone_index::Error),
+}
+
+impl Error {
+    /// How it should be answered.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Embed(error) => error.kind(),
+            Self::Index(error) => error.kind(),
+        }
+    }
+}
+
+/// Searches one index with one embedder.
+#[derive(Clone)]
+pub struct Retriever {
+    index: Arc<dyn VectorIndex>,
+    embedder: Arc<dyn Embedder>,
+    sparse: Arc<dyn SparseEmbedder>,
+    settings: Settings,
+}
+
+impl Retriever {
+    /// Puts an index and its embedders together. They must be the ones the collection was built with; ingest's fingerprint checks that.
+    pub fn new(index: Arc<dyn VectorIndex>, embedder: Arc<dyn Embedder>, sparse: Arc<dyn SparseEmbedder>, settings: Settings) -> Self {
+        Self { index, embedder, sparse, settings }
+    }
+
+    /// The index that is searched.
+    pub fn index(&self) -> &Arc<dyn VectorIndex> {
+        &self.index
+    }
+
+    /// How it searches.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// The best snippets for a question, best first, at most `top_k`.
+    pub async fn retrieve(&self, tenant: &Tenant, collection: &Collection, question: &str) -> Result<Vec<Snippet>, Error> {
+        let search = match self.settings.mode {
+            Mode::Bm25 => Search::Sparse(self.sparse.query(question)),
+            Mode::Dense => Search::Dense(self.embed(question).await?),
+            Mode::Hybrid => Search::Hybrid { dense: self.embed(question).await?, sparse: self.sparse.query(question), candidates: self.settings.candidates },
+        };
+        let query = Query { search, filter: Filter::default(), limit: self.settings.top_k };
+        Ok(self.index.query(tenant, collection, query).await?)
+    }
+
+    async fn embed(&self, question: &str) -> Result<Vec<f32>, Error> {
+        let mut vectors = self.embedder.embed(std::slice::from_ref(&question.to_owned()), EmbedFor::Query).await?;
+        let found = vectors.len();
+        vectors.pop().filter(|_| found == 1).ok_or_else(|| {
+            let reason = format!("{found} vectors for one text");
+            Error::Embed(groundtone_provider::Error::Model { model: self.embedder.id().to_owned(), reason })
+        })
+    }
+}

@@ -1,1 +1,71 @@
-//! The HTTP surface: thin handlers around use-cases.
+//! The HTTP surface: OpenAI's routes, our own under `/v1/groundtone/`, health, and the chat page.
+//!
+//! [`app`] makes the router, [`run`] serves it until it is told to stop. Handlers extract, call a use-case and wrap; nothing here retrieves, renders or generates.
+//! This is the only crate that knows axum and status codes.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
+
+mod api;
+mod auth;
+mod error;
+mod run;
+mod state;
+
+pub use api::search::SearchHits;
+pub use auth::{AccessPolicy, KeyHash};
+pub use run::{RunError, run};
+pub use state::{AppState, Limits};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderName, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use std::sync::Arc;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tracing::{Instrument, field, info, info_span};
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Every route, with its limits. A body that is too large is answered with 413 before it is read.
+pub fn app(state: Arc<AppState>) -> Router {
+    let guarded = Router::new()
+        .route("/v1/chat/completions", post(api::chat::create))
+        .route("/v1/embeddings", post(api::embeddings::create))
+        .route("/v1/models", get(api::models::list))
+        .route("/v1/models/{id}", get(api::models::retrieve))
+        .route("/v1/groundtone/search", post(api::search::search))
+        .route_layer(middleware::from_fn_with_state(state.clone(), auth::require_access));
+    Router::new()
+        .merge(guarded)
+        .route("/healthz", get(api::health::alive))
+        .route("/readyz", get(api::health::ready))
+        .route("/", get(api::page::html))
+        .route("/chat.js", get(api::page::script))
+        .fallback(|| async { error::ApiError::not_found("there is no such route") })
+        .method_not_allowed_fallback(|| async { error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this route does not take this method") })
+        .layer(middleware::from_fn_with_state(state.clone(), auth::require_known_host))
+        .layer(DefaultBodyLimit::max(state.limits.max_body_bytes))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn(trace_request))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID.clone()))
+        .layer(SetRequestIdLayer::new(REQUEST_ID.clone(), MakeRequestUuid))
+        .with_state(state)
+}
+
+/// One span for each request, with the id that is also in the response's `x-request-id`.
+async fn trace_request(request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default().to_owned();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = route.unwrap_or_else(|| "unmatched".to_owned());
+    let span = info_span!("request", request_id = %id, method = %request.method(), route, status = field::Empty);
+    async move {
+        let response = next.run(request).await;
+        tracing::Span::current().record("status", response.status().as_u16());
+        info!(status = response.status().as_u16(), "answered");
+        response
+    }
+    .instrument(span)
+    .await
+}

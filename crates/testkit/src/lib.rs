@@ -1,1 +1,171 @@
-//! Scripted model server over real sockets, and fixtures; for tests only.
+//! A scripted model server over real sockets; for tests only.
+//!
+//! [`ScriptedServer`] answers `/v1/chat/completions` and `/v1/embeddings` with what a test put in its script, records every request, and knows when a client left.
+//! It stands in for a *remote* model where faults and bytes on the wire are tested; answers, training and retrieval are tested with real models.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fixture that cannot work must fail its test")]
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::Response;
+use axum::routing::post;
+use futures::StreamExt;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// One scripted answer to a chat request.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// A streamed answer, piece by piece, then a finish reason, usage and `[DONE]`.
+    Stream(Vec<String>),
+    /// Pieces with a pause before each.
+    Slow(Vec<String>, Duration),
+    /// A status and a body as they are.
+    Raw(u16, &'static str, String),
+    /// Some pieces, and then the connection breaks.
+    Cut(Vec<String>),
+    /// Nothing, ever.
+    Silence,
+}
+
+#[derive(Default)]
+struct Shared {
+    script: Mutex<VecDeque<Reply>>,
+    requests: Mutex<Vec<Value>>,
+    gone: AtomicUsize,
+}
+
+/// A model server on a loopback port; stops when dropped.
+pub struct ScriptedServer {
+    /// `http://127.0.0.1:PORT/v1`.
+    pub base_url: String,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+impl ScriptedServer {
+    /// Starts with these replies, in order; the last one is repeated.
+    pub async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
+        let shared = Arc::new(Shared { script: Mutex::new(replies.into_iter().collect()), ..Shared::default() });
+        let app = Router::new().route("/v1/chat/completions", post(chat)).route("/v1/embeddings", post(embeddings)).with_state(shared.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+        let base_url = format!("http://{}/v1", listener.local_addr().expect("an address"));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                result = async { axum::serve(listener, app).await } => result.expect("the scripted server runs"),
+                () = stopped.cancelled() => {}
+            }
+        });
+        Self { base_url, shared, stop }
+    }
+
+    /// Bodies of all chat and embedding requests so far.
+    pub fn requests(&self) -> Vec<Value> {
+        self.shared.requests.lock().expect("not poisoned").clone()
+    }
+
+    /// How many clients left in the middle of an answer.
+    pub fn clients_gone(&self) -> usize {
+        self.shared.gone.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for ScriptedServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Counts a client that left before the end.
+struct Watch {
+    shared: Arc<Shared>,
+    finished: bool,
+}
+
+impl Watch {
+    fn finish(&mut self) {
+        self.finished = true;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.shared.gone.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+fn event(value: &Value) -> Bytes {
+    Bytes::from(format!("data: {value}\n\n"))
+}
+
+fn chunk(delta: &Value, finish: &Value) -> Value {
+    json!({"id": "chatcmpl-scripted", "object": "chat.completion.chunk", "created": 1, "model": "scripted", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+}
+
+async fn chat(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    shared.requests.lock().expect("not poisoned").push(serde_json::from_slice(&body).expect("a JSON request"));
+    let reply = {
+        let mut script = shared.script.lock().expect("not poisoned");
+        if script.len() > 1 { script.pop_front() } else { script.front().cloned() }.expect("a script")
+    };
+    let (pieces, pause, whole) = match reply {
+        Reply::Raw(status, media, text) => return respond(StatusCode::from_u16(status).expect("a status"), media, Body::from(text)),
+        Reply::Silence => {
+            let _watch = Watch { shared, finished: false };
+            return std::future::pending().await;
+        }
+        Reply::Stream(pieces) => (pieces, Duration::ZERO, true),
+        Reply::Slow(pieces, pause) => (pieces, pause, true),
+        Reply::Cut(pieces) => (pieces, Duration::ZERO, false),
+    };
+    let words = pieces.len();
+    let mut events: Vec<Option<Bytes>> = pieces.iter().map(|piece| Some(event(&chunk(&json!({"content": piece}), &Value::Null)))).collect();
+    if whole {
+        events.push(Some(event(&chunk(&json!({}), &json!("stop")))));
+        let usage = json!({"id": "chatcmpl-scripted", "choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": words, "total_tokens": 10 + words}});
+        events.push(Some(event(&usage)));
+        events.push(Some(Bytes::from_static(b"data: [DONE]\n\n")));
+    } else {
+        events.push(None);
+    }
+    let watch = Watch { shared, finished: false };
+    let stream = futures::stream::unfold((events.into_iter(), watch), move |(mut events, mut watch)| async move {
+        let Some(next) = events.next() else {
+            watch.finish();
+            return None;
+        };
+        tokio::time::sleep(pause).await;
+        Some((next.ok_or_else(|| std::io::Error::other("cut by the script")), (events, watch)))
+    });
+    respond(StatusCode::OK, "text/event-stream", Body::from_stream(stream.boxed()))
+}
+
+/// Vectors of length 4 that depend on the text's length and bytes only.
+async fn embeddings(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let request: Value = serde_json::from_slice(&body).expect("a JSON request");
+    let texts: Vec<String> = serde_json::from_value(request["input"].clone()).expect("a list of texts");
+    shared.requests.lock().expect("not poisoned").push(request);
+    let vector = |text: &str| {
+        let mut vector = [1f32, 0.0, 0.0, 0.0];
+        for (at, byte) in text.bytes().enumerate() {
+            vector[at % 4] += f32::from(byte);
+        }
+        vector
+    };
+    let data: Vec<Value> = texts.iter().enumerate().rev().map(|(index, text)| json!({"object": "embedding", "index": index, "embedding": vector(text)})).collect();
+    let answer = json!({"object": "list", "data": data, "model": "scripted", "usage": {"prompt_tokens": 1, "total_tokens": 1}});
+    respond(StatusCode::OK, "application/json", Body::from(answer.to_string()))
+}
+
+fn respond(status: StatusCode, media: &str, body: Body) -> Response {
+    Response::builder().status(status).header(header::CONTENT_TYPE, media).body(body).expect("a response")
+}

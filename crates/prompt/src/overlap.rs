@@ -1,0 +1,61 @@
+//! Which source a sentence rests on when the model did not say.
+
+use std::collections::HashSet;
+use unicode_segmentation::UnicodeSegmentation;
+
+/// A sentence rests on a source when this share of its telling words, weighted by how few sources hold them, stands in it.
+const LEAST_SHARE: f32 = 0.6;
+/// And at least so many different words do.
+const LEAST_WORDS: usize = 2;
+
+/// English words that tell nothing about a source. Other languages do without: their function words are in every source and weigh little.
+const STOP_WORDS: &[&str] = &[
+    "the", "and", "for", "you", "your", "our", "are", "with", "that", "this", "can", "will", "have", "has", "not", "but", "from", "they", "their", "its", "was",
+    "were", "any", "all", "may", "would", "should", "could", "there", "here", "then", "than", "when", "what", "which", "who", "how", "why", "also", "just",
+    "into", "within", "about", "source", "sources", "answer", "question", "please", "yes", "we", "is", "it", "to", "of", "in", "on", "at", "by", "be", "or", "as", "an",
+    "if", "do", "does", "so", "us", "my", "me",
+];
+
+/// The words of one source.
+pub(crate) struct SourceWords(HashSet<String>);
+
+impl SourceWords {
+    pub(crate) fn of(texts: &[&str]) -> Self {
+        Self(texts.iter().flat_map(|text| words(text)).collect())
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.unicode_words().map(str::to_lowercase).filter(|word| (word.chars().count() > 1 || word.bytes().all(|b| b.is_ascii_digit())) && !STOP_WORDS.contains(&word.as_str())).map(stem)
+}
+
+/// Takes an English plural's `s` off, which is what most often keeps equal words apart; both sides are treated alike.
+fn stem(mut word: String) -> String {
+    if word.len() > 3 && word.ends_with('s') && !word.ends_with("ss") {
+        word.pop();
+    }
+    word
+}
+
+/// The source that holds most of the sentence's telling words; the earlier one where two hold the same; none where the share is too small.
+pub(crate) fn best_source(sentence: &str, sources: &[SourceWords]) -> Option<usize> {
+    let sentence: HashSet<String> = words(sentence).collect();
+    let mut scores = vec![(0f32, 0usize); sources.len()];
+    let mut total = 0f32;
+    for word in &sentence {
+        let holders: Vec<usize> = (0..sources.len()).filter(|&i| sources[i].0.contains(word)).collect();
+        let weight = 1.0 / holders.len().max(1) as f32;
+        total += weight;
+        for holder in holders {
+            scores[holder].0 += weight;
+            scores[holder].1 += 1;
+        }
+    }
+    let mut best: Option<(usize, f32)> = None;
+    for (source, &(score, matched)) in scores.iter().enumerate() {
+        if matched >= LEAST_WORDS && score / total >= LEAST_SHARE && best.is_none_or(|(_, most)| score > most) {
+            best = Some((source, score));
+        }
+    }
+    best.map(|(source, _)| source)
+}

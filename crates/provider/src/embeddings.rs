@@ -1,0 +1,92 @@
+use crate::http::post_json;
+use crate::{EmbedFor, Embedder, Endpoint, Error};
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use groundtone_openai_api::{EmbeddingInput, EmbeddingList, EmbeddingRequest, EmbeddingValues, EncodingFormat};
+use groundtone_prompt::{CountTokens, OpenAiTokens};
+use std::sync::Arc;
+
+/// Any server of OpenAI's `/v1/embeddings`.
+pub struct OpenAiEmbeddings {
+    endpoint: Endpoint,
+    model: String,
+    dimensions: usize,
+    max_tokens: usize,
+    batch: usize,
+    tokens: Arc<OpenAiTokens>,
+}
+
+impl OpenAiEmbeddings {
+    /// Asks `endpoint` for vectors of `model`, `batch` texts a call; each text has at most `max_tokens` tokens.
+    pub fn new(endpoint: Endpoint, model: impl Into<String>, dimensions: usize, max_tokens: usize, batch: usize) -> Self {
+        let model = model.into();
+        let tokens = OpenAiTokens::for_model(&model);
+        Self { endpoint, model, dimensions, max_tokens, batch: batch.max(1), tokens }
+    }
+
+    async fn embed_batch(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Error> {
+        let body = EmbeddingRequest {
+            model: self.model.clone(),
+            input: EmbeddingInput::Many(texts.to_vec()),
+            encoding_format: Some(EncodingFormat::Float),
+            dimensions: None,
+        };
+        let list: EmbeddingList = post_json(&self.endpoint, "/embeddings", &body).await?;
+        let mut vectors: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
+        for item in list.data {
+            let slot = vectors.get_mut(item.index).ok_or_else(|| self.endpoint.protocol(format!("a vector for text {} of {}", item.index, texts.len())))?;
+            *slot = Some(self.checked(item.embedding)?);
+        }
+        let found = vectors.iter().flatten().count();
+        let all: Option<Vec<Vec<f32>>> = vectors.into_iter().collect();
+        all.ok_or_else(|| self.endpoint.protocol(format!("{found} vectors for {} texts", texts.len())))
+    }
+
+    /// Decodes, checks the length and scales to length 1.
+    fn checked(&self, values: EmbeddingValues) -> Result<Vec<f32>, Error> {
+        let mut vector = match values {
+            EmbeddingValues::Float(vector) => vector,
+            EmbeddingValues::Base64(text) => {
+                let bytes = STANDARD.decode(text).map_err(|error| self.endpoint.protocol(error.to_string()))?;
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            }
+        };
+        if vector.len() != self.dimensions {
+            return Err(Error::Dimensions { model: self.model.clone(), found: vector.len(), wanted: self.dimensions });
+        }
+        let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        if !length.is_finite() || length == 0.0 {
+            return Err(self.endpoint.protocol("a vector without a direction".to_owned()));
+        }
+        vector.iter_mut().for_each(|x| *x /= length);
+        Ok(vector)
+    }
+}
+
+#[async_trait]
+impl Embedder for OpenAiEmbeddings {
+    fn id(&self) -> &str {
+        &self.model
+    }
+
+    fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    fn tokens(&self) -> Arc<dyn CountTokens> {
+        self.tokens.clone()
+    }
+
+    async fn embed(&self, texts: &[String], _purpose: EmbedFor) -> Result<Vec<Vec<f32>>, Error> {
+        let mut vectors = Vec::with_capacity(texts.len());
+        for batch in texts.chunks(self.batch) {
+            vectors.extend(self.embed_batch(batch).await?);
+        }
+        Ok(vectors)
+    }
+}

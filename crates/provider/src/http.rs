@@ -1,0 +1,145 @@
+use crate::Error;
+use groundtone_openai_api::ErrorBody;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Once;
+use std::time::Duration;
+
+/// Longest error text of a model server that is repeated to the caller.
+const ERROR_TEXT: usize = 500;
+/// Largest body that is read in one piece (16 MiB: 2,048 vectors of 1,536 numbers as base64).
+const BODY_BYTES: usize = 16 << 20;
+
+/// A model server: where it is, with which key, and how long it may take.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    base_url: String,
+    api_key: Option<SecretString>,
+    client: reqwest::Client,
+    /// Longest wait for the first byte of an answer.
+    pub(crate) first_byte: Duration,
+    /// Longest silence after it.
+    pub(crate) idle: Duration,
+}
+
+impl Endpoint {
+    /// `base_url` ends where the SDKs' `base_url` ends: `http://127.0.0.1:8000/v1`.
+    pub fn new(base_url: &str, api_key: Option<SecretString>, connect: Duration, first_byte: Duration, idle: Duration) -> Result<Self, Error> {
+        let base_url = base_url.trim_end_matches('/').to_owned();
+        let client = client_builder()
+            .connect_timeout(connect)
+            .build()
+            .map_err(|error| Error::Unreachable { endpoint: base_url.clone(), reason: describe(&error) })?;
+        Ok(Self { base_url, api_key, client, first_byte, idle })
+    }
+
+    /// The address without the key.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.base_url));
+        match &self.api_key {
+            Some(key) => request.bearer_auth(key.expose_secret()),
+            None => request,
+        }
+    }
+
+    /// Sends a body and waits for the answer's headers; anything but 2xx is an error with the server's own message.
+    pub(crate) async fn post(&self, path: &str, body: &impl Serialize) -> Result<reqwest::Response, Error> {
+        self.send(self.request(reqwest::Method::POST, path).json(body)).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Error> {
+        let response = tokio::time::timeout(self.first_byte, request.send()).await.map_err(|_| self.timeout(self.first_byte))?;
+        let response = response.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let message = match self.read(response).await {
+            Ok(bytes) => error_text(&bytes),
+            Err(error) => error.to_string(),
+        };
+        Err(Error::Refused { endpoint: self.base_url.clone(), status, message })
+    }
+
+    /// Reads a whole body, bounded in size and in silence.
+    pub(crate) async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        loop {
+            let chunk = tokio::time::timeout(self.idle, response.chunk()).await.map_err(|_| self.timeout(self.idle))?;
+            match chunk.map_err(|error| self.unreachable(&error))? {
+                None => return Ok(bytes),
+                Some(chunk) if bytes.len() + chunk.len() > BODY_BYTES => return Err(self.protocol(format!("its answer is larger than {BODY_BYTES} bytes"))),
+                Some(chunk) => bytes.extend_from_slice(&chunk),
+            }
+        }
+    }
+
+    pub(crate) async fn read_json<T: DeserializeOwned>(&self, response: reqwest::Response) -> Result<T, Error> {
+        serde_json::from_slice(&self.read(response).await?).map_err(|error| self.protocol(error.to_string()))
+    }
+
+    pub(crate) fn timeout(&self, limit: Duration) -> Error {
+        Error::Timeout { endpoint: self.base_url.clone(), seconds: limit.as_secs() }
+    }
+
+    pub(crate) fn unreachable(&self, error: &reqwest::Error) -> Error {
+        Error::Unreachable { endpoint: self.base_url.clone(), reason: describe(error) }
+    }
+
+    pub(crate) fn protocol(&self, reason: String) -> Error {
+        Error::Protocol { endpoint: self.base_url.clone(), reason }
+    }
+}
+
+/// Gets JSON from `path` of an endpoint.
+pub async fn get_json<T: DeserializeOwned>(endpoint: &Endpoint, path: &str) -> Result<T, Error> {
+    let response = endpoint.send(endpoint.request(reqwest::Method::GET, path)).await?;
+    endpoint.read_json(response).await
+}
+
+/// Sends JSON to `path` of an endpoint and reads the JSON that comes back.
+pub async fn post_json<T: DeserializeOwned>(endpoint: &Endpoint, path: &str, body: &impl Serialize) -> Result<T, Error> {
+    let response = endpoint.post(path, body).await?;
+    endpoint.read_json(response).await
+}
+
+/// A client builder with our TLS provider. Proxies come from the system, except that loopback is never sent through one.
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
+    static TLS: Once = Once::new();
+    TLS.call_once(|| {
+        if rustls::crypto::ring::default_provider().install_default().is_err() {
+            tracing::debug!("a TLS provider was installed before; it is used");
+        }
+    });
+    reqwest::Client::builder().user_agent(concat!("groundtone/", env!("CARGO_PKG_VERSION"))).tcp_nodelay(true)
+}
+
+/// The error and its causes in one line, without the address: the caller names it already.
+pub(crate) fn describe(error: &reqwest::Error) -> String {
+    let mut text = String::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    if text.is_empty() { error.to_string() } else { text }
+}
+
+fn error_text(bytes: &[u8]) -> String {
+    let text = match serde_json::from_slice::<ErrorBody>(bytes) {
+        Ok(body) => body.error.message,
+        Err(_) => String::from_utf8_lossy(bytes).trim().to_owned(),
+    };
+    text.chars().take(ERROR_TEXT).collect()
+}

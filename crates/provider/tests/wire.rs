@@ -1,0 +1,97 @@
+//! The clients against a scripted server over real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+use futures::StreamExt;
+use groundtone_prompt::{PromptMessage, Role};
+use groundtone_provider::{ChatEvent, ChatModel, ChatRequest, EmbedFor, Embedder, Endpoint, Error, FinishReason, OpenAiChat, OpenAiEmbeddings, Sampling};
+use groundtone_testkit::{Reply, ScriptedServer};
+use groundtone_types::{ErrorKind, TokenUsage};
+use std::time::{Duration, Instant};
+
+fn endpoint(url: &str) -> Endpoint {
+    let limit = Duration::from_millis(500);
+    Endpoint::new(url, Some("sk-test".to_owned().into()), limit, limit, limit).unwrap()
+}
+
+fn pieces(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn request() -> ChatRequest {
+    let sampling = Sampling { temperature: Some(0.0), stop: vec!["END".into()], seed: Some(7), max_tokens: Some(9), ..Sampling::default() };
+    ChatRequest { messages: vec![PromptMessage::new(Role::User, "hi")], sampling }
+}
+
+async fn ask(url: &str) -> Result<Vec<Result<ChatEvent, Error>>, Error> {
+    let stream = OpenAiChat::new(endpoint(url), "gpt-4o-mini", 8000).chat(request()).await?;
+    Ok(stream.collect().await)
+}
+
+#[tokio::test]
+async fn a_streamed_answer_arrives_piece_by_piece_with_its_usage() {
+    let server = ScriptedServer::start([Reply::Stream(pieces(&["Hel", "lo"]))]).await;
+    let events: Vec<ChatEvent> = ask(&server.base_url).await.unwrap().into_iter().map(Result::unwrap).collect();
+    let usage = TokenUsage { prompt_tokens: 10, cached_tokens: 0, completion_tokens: 2 };
+    assert_eq!(events, [ChatEvent::Delta("Hel".into()), ChatEvent::Delta("lo".into()), ChatEvent::Finished { reason: FinishReason::Stop, usage: Some(usage) }]);
+    let sent = &server.requests()[0];
+    assert_eq!(sent["messages"], serde_json::json!([{"role": "user", "content": "hi"}]));
+    assert_eq!((&sent["stop"][0], &sent["seed"], &sent["max_completion_tokens"]), (&"END".into(), &7.into(), &9.into()));
+}
+
+#[tokio::test]
+async fn every_misbehaviour_is_one_typed_error() {
+    let cases = [
+        (Reply::Raw(429, "application/json", r#"{"error":{"message":"slow down"}}"#.into()), ErrorKind::Overloaded, "answered 429: slow down"),
+        (Reply::Raw(400, "application/json", r#"{"error":{"message":"too long"}}"#.into()), ErrorKind::InvalidRequest, "answered 400: too long"),
+        (Reply::Raw(500, "text/plain", "boom".into()), ErrorKind::Unavailable, "answered 500: boom"),
+        (Reply::Raw(200, "text/html", "<html>".into()), ErrorKind::Unavailable, "`text/html` instead of `text/event-stream`"),
+        (Reply::Raw(200, "text/event-stream", "data: {nonsense\n\n".into()), ErrorKind::Unavailable, "something unexpected"),
+        (Reply::Raw(200, "text/event-stream", "data: {\"error\":{\"message\":\"gpu fell off\"}}\n\n".into()), ErrorKind::Unavailable, "gpu fell off"),
+        (Reply::Raw(200, "text/event-stream", "data: [DONE]\n\n".into()), ErrorKind::Unavailable, "ended before the answer did"),
+        (Reply::Cut(pieces(&["a"])), ErrorKind::Unavailable, "did not answer"),
+        (Reply::Silence, ErrorKind::Timeout, "did not answer within"),
+        (Reply::Slow(pieces(&["a"]), Duration::from_secs(5)), ErrorKind::Timeout, "did not answer within"),
+    ];
+    for (reply, kind, sentence) in cases {
+        let server = ScriptedServer::start([reply.clone()]).await;
+        let started = Instant::now();
+        let error = match ask(&server.base_url).await {
+            Err(error) => error,
+            Ok(mut events) => events.pop().unwrap().unwrap_err(),
+        };
+        assert_eq!(error.kind(), kind, "{reply:?}: {error}");
+        assert!(error.to_string().contains(sentence), "{reply:?}: {error}");
+        assert!(started.elapsed() < Duration::from_secs(3), "{reply:?}");
+    }
+    let error = ask("http://127.0.0.1:9/v1").await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(!error.to_string().contains("sk-test"));
+}
+
+#[tokio::test]
+async fn dropping_the_stream_hangs_up() {
+    let server = ScriptedServer::start([Reply::Slow(pieces(&["a"; 1000]), Duration::from_millis(10))]).await;
+    let mut stream = OpenAiChat::new(endpoint(&server.base_url), "m", 8000).chat(request()).await.unwrap();
+    assert!(stream.next().await.unwrap().is_ok());
+    drop(stream);
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while server.clients_gone() == 0 {
+        assert!(Instant::now() < deadline, "the server never noticed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn vectors_come_back_in_order_and_of_length_one() {
+    let server = ScriptedServer::start([]).await;
+    let texts: Vec<String> = (0..5).map(|i| "word ".repeat(i + 1)).collect();
+    let embedder = OpenAiEmbeddings::new(endpoint(&server.base_url), "text-embedding-3-small", 4, 8191, 2);
+    let together = embedder.embed(&texts, EmbedFor::Document).await.unwrap();
+    assert_eq!(server.requests().len(), 3, "five texts in batches of two");
+    for (text, vector) in texts.iter().zip(&together) {
+        assert_eq!(&embedder.embed(std::slice::from_ref(text), EmbedFor::Query).await.unwrap()[0], vector);
+        assert!((vector.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
+    }
+    let wrong = OpenAiEmbeddings::new(endpoint(&server.base_url), "m", 384, 8191, 2).embed(&texts, EmbedFor::Query).await.unwrap_err();
+    assert_eq!(wrong.to_string(), "m made a vector of 4 numbers where 384 were expected");
+}

@@ -1,0 +1,8 @@
+//! One module for each family of routes.
+
+pub(crate) mod chat;
+pub(crate) mod embeddings;
+pub(crate) mod health;
+pub(crate) mod models;
+pub(crate) mod page;
+pub(crate) mod search;

@@ -1,0 +1,58 @@
+//! Bytes to text: byte order marks, UTF-8, and a guess for everything older.
+
+use chardetng::EncodingDetector;
+use encoding_rs::Encoding;
+
+/// How much of a file is looked at to decide whether it is text.
+const SAMPLE: usize = 64 * 1024;
+
+/// Decodes a file. `Err` is the reason why it is not text.
+pub(crate) fn decode(bytes: &[u8]) -> Result<String, String> {
+    if let Some((encoding, bom)) = Encoding::for_bom(bytes) {
+        let (text, malformed) = encoding.decode_without_bom_handling(&bytes[bom..]);
+        return if malformed { Err(format!("starts as {} but is not", encoding.name())) } else { Ok(text.into_owned()) };
+    }
+    let sample = &bytes[..bytes.len().min(SAMPLE)];
+    if sample.contains(&0) {
+        return Err("is a binary file: it holds NUL bytes".to_owned());
+    }
+    let controls = sample.iter().filter(|&&b| b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r' | 0x0c | 0x1b)).count();
+    if controls * 100 > sample.len() * 2 {
+        return Err("is a binary file: more than 2 % of it are control characters".to_owned());
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => {
+            let mut detector = EncodingDetector::new();
+            detector.feed(bytes, true);
+            let encoding = detector.guess(None, false);
+            let (text, _, malformed) = encoding.decode(bytes);
+            if malformed { Err(format!("is neither UTF-8 nor {}", encoding.name())) } else { Ok(text.into_owned()) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn old_encodings_are_read_and_binaries_are_not() {
+        assert_eq!(decode("Größe".as_bytes()).unwrap(), "Größe");
+        assert_eq!(decode(b"\xef\xbb\xbfGr\xc3\xb6\xc3\x9fe").unwrap(), "Größe");
+        assert_eq!(decode(b"\xff\xfeG\0r\0").unwrap(), "Gr");
+        assert_eq!(decode(b"Die Gr\xf6\xdfe der M\xfchle ist f\xfcr alle K\xfcchen gut.").unwrap(), "Die Größe der Mühle ist für alle Küchen gut.");
+        assert!(decode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").unwrap_err().contains("NUL"));
+        assert!(decode(&[1u8; 100]).unwrap_err().contains("control characters"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_text_or_a_reason(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Err(reason) = decode(&bytes) {
+                prop_assert!(!reason.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+use groundtone_types::{Collection, ErrorKind};
+use std::path::PathBuf;
+
+/// Why a run ended early. What it had published stays; the next run goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A path to ingest is not there or cannot be listed.
+    #[error("cannot read {}: {reason}", path.display())]
+    Source {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing to do, which is never what somebody meant.
+    #[error("found no documents in {}; formats: {formats}", path.display())]
+    Empty {
+        /// The path.
+        path: PathBuf,
+        /// Endings that are read.
+        formats: String,
+    },
+    /// The collection's vectors come from something else.
+    #[error("collection `{collection}` was built with {stored} but the configuration says {configured}; their vectors do not mix")]
+    OtherVectors {
+        /// Which collection.
+        collection: Collection,
+        /// What built it.
+        stored: String,
+        /// What is configured.
+        configured: String,
+    },
+    /// The index took points and does not have them.
+    #[error("the index took {stored} points of {documents} documents but has {missing} of them not; they stay unpublished")]
+    NotStored {
+        /// Points written.
+        stored: usize,
+        /// Documents they belong to.
+        documents: usize,
+        /// Points not found again.
+        missing: usize,
+    },
+    /// The embedder failed.
+    #[error("embedding failed: {0}")]
+    Embed(#[from] groundtone_provider::Error),
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] groundtone_index::Error),
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] groundtone_catalog::Error),
+    /// A step of the pipeline ended without a word.
+    #[error("the {0} step of the pipeline ended unexpectedly")]
+    Pipeline(&'static str),
+}
+
+impl Error {
+    /// How it should be answered.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Source { .. } | Self::Empty { .. } => ErrorKind::InvalidRequest,
+            Self::OtherVectors { .. } => ErrorKind::Conflict,
+            Self::Embed(error) => error.kind(),
+            Self::Index(error) => error.kind(),
+            Self::Catalog(error) => error.kind(),
+            Self::NotStored { .. } | Self::Pipeline(_) => ErrorKind::Internal,
+        }
+    }
+}
