@@ -1,0 +1,110 @@
+//! One sequence of the KV cache, and the answer that is written in it.
+
+use super::engine::Job;
+use super::text::TextBuffer;
+use groundtone_provider::{ChatEvent, FinishReason, Sampling};
+use groundtone_types::TokenUsage;
+use llama_cpp_2::sampling::LlamaSampler;
+use llama_cpp_2::token::LlamaToken;
+
+/// Penalties look at so many tokens back.
+const PENALTY_WINDOW: i32 = 256;
+/// Without penalties of its own, a request is kept from repeating itself a little: small models loop under greedy decoding.
+const REPEAT_PENALTY: f32 = 1.1;
+
+/// A sequence. Between answers it keeps the tokens whose keys and values are in the cache.
+pub(super) struct Slot {
+    pub(super) sequence: i32,
+    /// Tokens in the cache, in order.
+    pub(super) cached: Vec<LlamaToken>,
+    pub(super) running: Option<Running>,
+}
+
+/// An answer in the making.
+pub(super) struct Running {
+    pub(super) job: Job,
+    sampler: LlamaSampler,
+    text: TextBuffer,
+    /// Prompt tokens that were in the cache already.
+    reused: usize,
+    pub(super) written: usize,
+    /// Sampled, and to be decoded next.
+    pub(super) next: Option<LlamaToken>,
+    /// Where in the current batch this slot's logits are.
+    pub(super) logits_at: Option<i32>,
+}
+
+/// What a sampled token did to an answer.
+#[derive(PartialEq, Eq)]
+pub(super) enum After {
+    GoOn,
+    Over,
+}
+
+impl Running {
+    pub(super) fn new(job: Job, reused: usize, vocabulary: i32) -> Self {
+        let text = TextBuffer::new(job.sampling.stop.clone());
+        let sampler = sampler(&job.sampling, vocabulary);
+        Self { job, sampler, text, reused, written: 0, next: None, logits_at: None }
+    }
+
+    /// The reader left.
+    pub(super) fn abandoned(&self) -> bool {
+        self.job.events.is_closed()
+    }
+
+    pub(super) fn sampler(&mut self) -> &mut LlamaSampler {
+        &mut self.sampler
+    }
+
+    /// Takes the next token's bytes; `None` ends the answer.
+    pub(super) fn take(&mut self, token: LlamaToken, bytes: Option<&[u8]>) -> After {
+        let Some(bytes) = bytes else { return self.finish(FinishReason::Stop) };
+        self.written += 1;
+        let text = self.text.push(bytes);
+        if !text.is_empty() && self.send(ChatEvent::Delta(text)) == After::Over {
+            return After::Over;
+        }
+        if self.text.stopped() {
+            return self.finish(FinishReason::Stop);
+        }
+        if self.written >= self.job.max_tokens {
+            return self.finish(FinishReason::Length);
+        }
+        self.next = Some(token);
+        After::GoOn
+    }
+
+    fn finish(&mut self, reason: FinishReason) -> After {
+        let rest = self.text.finish();
+        if !rest.is_empty() && self.send(ChatEvent::Delta(rest)) == After::Over {
+            return After::Over;
+        }
+        let usage = TokenUsage { prompt_tokens: self.job.prompt.len() as u64, cached_tokens: self.reused as u64, completion_tokens: self.written as u64 };
+        self.send(ChatEvent::Finished { reason, usage: Some(usage) });
+        After::Over
+    }
+
+    /// The channel has room for every event, so the only failure is a reader that left.
+    fn send(&self, event: ChatEvent) -> After {
+        if self.job.events.try_send(Ok(event)).is_ok() { After::GoOn } else { After::Over }
+    }
+}
+
+/// Greedy at temperature 0 (and without one), else nucleus sampling with the request's seed.
+fn sampler(sampling: &Sampling, vocabulary: i32) -> LlamaSampler {
+    let (frequency, presence) = (sampling.frequency_penalty.unwrap_or(0.0), sampling.presence_penalty.unwrap_or(0.0));
+    let repeat = if frequency == 0.0 && presence == 0.0 { REPEAT_PENALTY } else { 1.0 };
+    let mut chain = vec![LlamaSampler::penalties(vocabulary, PENALTY_WINDOW, repeat, frequency, presence)];
+    match sampling.temperature {
+        Some(temperature) if temperature > 0.0 => {
+            chain.push(LlamaSampler::top_p(sampling.top_p.unwrap_or(1.0), 1));
+            chain.push(LlamaSampler::temp(temperature));
+            // llama.cpp has seeds of 32 bits; without one each answer draws anew.
+            let seed = sampling.seed.map_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.subsec_nanos()), |seed| (seed ^ (seed >> 32)) as u32);
+            chain.push(LlamaSampler::dist(seed));
+        }
+        _ => chain.push(LlamaSampler::greedy()),
+    }
+    LlamaSampler::chain_simple(chain)
+}
