@@ -1,1 +1,84 @@
-fn main() {}
+//! `groundtone`: one module for each subcommand; this file reads the command line and says what went wrong.
+
+mod assemble;
+mod commands;
+mod output;
+
+use clap::{Parser, Subcommand};
+use commands::{ask, demo, ingest, models, search, serve};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Facts come from retrieval, form comes from fine-tuning: an assistant server with both.
+#[derive(Parser)]
+#[command(name = "groundtone", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(clap::Args)]
+pub(crate) struct Global {
+    /// Settings; $GROUNDTONE_CONFIG or groundtone.toml in the working directory where not given
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data directory (data.directory)
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Print JSON for machines; the last line is the result
+    #[arg(long, global = true)]
+    json: bool,
+    /// More of what happens, on standard error: -v for spans and their durations, -vv for details
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sample brand -> ingest -> serve; prints a URL and a curl line
+    Demo(demo::Args),
+    /// The API and the chat page
+    Serve(serve::Args),
+    /// Bring documents into the index: Markdown, text, HTML, CSV
+    Ingest(ingest::Args),
+    /// One cited answer in the terminal, streamed
+    Ask(ask::Args),
+    /// What retrieval finds, with scores
+    Search(search::Args),
+    /// Model files: pull them, or list them
+    Models(models::Args),
+    /// Print every setting with its default and its documentation
+    Config,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&anyhow::anyhow!("the async runtime cannot be started: {error}"), cli.global.json),
+    };
+    let json = cli.global.json;
+    let result = runtime.block_on(run(cli));
+    // A blocking parser or a model's thread must not keep a finished command from ending.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&error, json),
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let global = cli.global;
+    match cli.command {
+        Command::Demo(args) => demo::run(&global, args).await,
+        Command::Serve(args) => serve::run(&global, args).await,
+        Command::Ingest(args) => ingest::run(&global, args).await,
+        Command::Ask(args) => ask::run(&global, args).await,
+        Command::Search(args) => search::run(&global, args).await,
+        Command::Models(args) => models::run(&global, args).await,
+        Command::Config => output::line(groundtone_config::DEFAULTS.trim_end()),
+    }
+}

@@ -63,7 +63,8 @@ fn sections(text: &str) -> Vec<Section> {
     let mut found = Vec::new();
     let mut path: Vec<(HeadingLevel, String)> = Vec::new();
     let mut start = 0;
-    let names = |path: &[(HeadingLevel, String)]| path.iter().map(|(_, name)| name.clone()).filter(|name| !name.is_empty()).collect::<Vec<_>>();
+    let names =
+        |path: &[(HeadingLevel, String)]| path.iter().map(|(_, name)| name.clone()).filter(|name| !name.is_empty()).collect::<Vec<_>>();
     for heading in headings(text) {
         found.push(Section { span: start..heading.span.start, heading_path: names(&path) });
         path.retain(|(level, _)| *level < heading.level);
@@ -95,7 +96,14 @@ impl ChunkSizer for IndexedSizer<'_> {
 }
 
 /// Cuts a document. Chunks come in the order of the text; `text[chunk.span]` is the chunk's text.
-pub fn chunk_document(document: &DocumentId, title: &str, url: &str, parsed: &Parsed, settings: ChunkSettings, tokens: &dyn CountTokens) -> Vec<Chunk> {
+pub fn chunk_document(
+    document: &DocumentId,
+    title: &str,
+    url: &str,
+    parsed: &Parsed,
+    settings: ChunkSettings,
+    tokens: &dyn CountTokens,
+) -> Vec<Chunk> {
     let text = parsed.text.as_str();
     let sizer = IndexedSizer { text, starts: tokens.token_starts(text), tokens };
     let pieces: Vec<(Range<usize>, Vec<String>)> = match parsed.shape {
@@ -103,7 +111,10 @@ pub fn chunk_document(document: &DocumentId, title: &str, url: &str, parsed: &Pa
             let splitter = MarkdownSplitter::new(ChunkConfig::new(settings.max_tokens).with_sizer(&sizer));
             let split = |section: Section| {
                 let start = section.span.start;
-                let cut: Vec<_> = splitter.chunk_indices(&text[section.span]).map(|(at, piece)| (start + at..start + at + piece.len(), section.heading_path.clone())).collect();
+                let cut: Vec<_> = splitter
+                    .chunk_indices(&text[section.span])
+                    .map(|(at, piece)| (start + at..start + at + piece.len(), section.heading_path.clone()))
+                    .collect();
                 cut
             };
             sections(text).into_iter().flat_map(split).collect()
@@ -170,7 +181,8 @@ mod tests {
     #[test]
     fn chunks_carry_the_headings_above_them() {
         let text = "intro\n\n# Returns\n\nWithin 30 days.\n\n## Refund *times*\n\nFive days.\n\n```\n# not a heading\n```\n\n# Fees\n\nNone.\n\n### Deep\n\nx";
-        let seen: Vec<(String, String)> = cut(text, Shape::Markdown, 100).into_iter().map(|c| (c.heading_path.join(" > "), c.text)).collect();
+        let seen: Vec<(String, String)> =
+            cut(text, Shape::Markdown, 100).into_iter().map(|c| (c.heading_path.join(" > "), c.text)).collect();
         let expect = [
             ("", "intro"),
             ("Returns", "Within 30 days."),

@@ -42,7 +42,10 @@ mod tests {
         assert_eq!(decode("Größe".as_bytes()).unwrap(), "Größe");
         assert_eq!(decode(b"\xef\xbb\xbfGr\xc3\xb6\xc3\x9fe").unwrap(), "Größe");
         assert_eq!(decode(b"\xff\xfeG\0r\0").unwrap(), "Gr");
-        assert_eq!(decode(b"Die Gr\xf6\xdfe der M\xfchle ist f\xfcr alle K\xfcchen gut.").unwrap(), "Die Größe der Mühle ist für alle Küchen gut.");
+        assert_eq!(
+            decode(b"Die Gr\xf6\xdfe der M\xfchle ist f\xfcr alle K\xfcchen gut.").unwrap(),
+            "Die Größe der Mühle ist für alle Küchen gut."
+        );
         assert!(decode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").unwrap_err().contains("NUL"));
         assert!(decode(&[1u8; 100]).unwrap_err().contains("control characters"));
     }

@@ -3,13 +3,13 @@
 //! Write order (docs/architecture.md): new points, verified -> the document's row in the ledger -> old points removed.
 //! A crash at any instant leaves the old version or the new one, never neither; what is left over is removed by the next run.
 
+use crate::Error;
 use crate::chunk::{ChunkSettings, chunk_document};
 use crate::decode::decode;
 use crate::parse::parser_for;
 use crate::plan::{Decision, decide};
 use crate::report::{Progress, Rejection, Report, Stage};
 use crate::source::{SourceFile, list_files, plain};
-use crate::Error;
 use groundtone_catalog::{Catalog, CollectionRecord, DocumentRecord};
 use groundtone_index::{CollectionSpec, Filter, Point, SparseEmbedder, VectorIndex};
 use groundtone_prompt::CountTokens;
@@ -146,7 +146,11 @@ impl Ingester {
         let recorded = self.catalog.collection(&settings.collection).await?;
         match &recorded {
             Some(record) if record.fingerprint != configured && !settings.full => {
-                return Err(Error::OtherVectors { collection: settings.collection.clone(), stored: record.fingerprint.clone(), configured });
+                return Err(Error::OtherVectors {
+                    collection: settings.collection.clone(),
+                    stored: record.fingerprint.clone(),
+                    configured,
+                });
             }
             _ if settings.full => {
                 self.catalog.clear_collection(&settings.collection).await?;
@@ -157,7 +161,8 @@ impl Ingester {
         let dimensions = self.embedder.dimensions();
         self.index.ensure(&CollectionSpec { name: settings.collection.clone(), dimensions }).await?;
         if recorded.is_none_or(|record| record.fingerprint != configured) || settings.full {
-            let record = CollectionRecord { name: settings.collection.clone(), fingerprint: configured, dimensions, created_at: settings.now };
+            let record =
+                CollectionRecord { name: settings.collection.clone(), fingerprint: configured, dimensions, created_at: settings.now };
             self.catalog.put_collection(&record).await?;
         }
         Ok(())
@@ -175,7 +180,12 @@ impl Ingester {
     }
 
     /// Reads and cuts files ahead of the embedder, in order, bounded by the channel.
-    fn parse_ahead(&self, files: Vec<SourceFile>, stored: BTreeMap<DocumentId, DocumentRecord>, settings: IngestSettings) -> mpsc::Receiver<Parsed> {
+    fn parse_ahead(
+        &self,
+        files: Vec<SourceFile>,
+        stored: BTreeMap<DocumentId, DocumentRecord>,
+        settings: IngestSettings,
+    ) -> mpsc::Receiver<Parsed> {
         let (sender, receiver) = mpsc::channel(PARSED_AHEAD);
         let tokens = self.embedder.tokens();
         let fingerprint = settings.chunks.fingerprint(tokens.id());
@@ -195,7 +205,13 @@ impl Ingester {
     }
 
     /// Embeds and stores a group, then publishes its documents.
-    async fn publish(&self, group: Vec<Prepared>, settings: &IngestSettings, report: &mut Report, state: &mut Progress) -> Result<(), Error> {
+    async fn publish(
+        &self,
+        group: Vec<Prepared>,
+        settings: &IngestSettings,
+        report: &mut Report,
+        state: &mut Progress,
+    ) -> Result<(), Error> {
         if group.is_empty() {
             return Ok(());
         }
@@ -247,7 +263,11 @@ impl Ingester {
                 break;
             }
         }
-        if missing.is_empty() { Ok(()) } else { Err(Error::NotStored { stored: wanted.len(), documents: group.len(), missing: missing.len() }) }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::NotStored { stored: wanted.len(), documents: group.len(), missing: missing.len() })
+        }
     }
 
     /// The ledger's row changes and the old points are noted for removal in one transaction; then they are removed.
@@ -369,4 +389,3 @@ fn title_from_name(id: &str) -> String {
     let mut chars = stem.chars();
     chars.next().map_or_else(|| name.to_owned(), |first| first.to_uppercase().chain(chars).collect())
 }
-

@@ -37,7 +37,9 @@ pub fn list_files(root: &Path) -> Result<Listing, Error> {
     } else {
         for entry in WalkBuilder::new(root).standard_filters(false).hidden(true).follow_links(false).build() {
             match entry {
-                Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => listing.take(root, entry.path(), entry.metadata().map_or(0, |m| m.len())),
+                Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => {
+                    listing.take(root, entry.path(), entry.metadata().map_or(0, |m| m.len()))
+                }
                 Ok(_) => {}
                 Err(error) => listing.unreadable.push((root.to_owned(), error.to_string())),
             }
@@ -56,7 +58,8 @@ impl Listing {
             self.ignored += 1;
             return;
         }
-        let parts: Option<Vec<&str>> = path.strip_prefix(root).ok().map(|below| below.iter().map(|part| part.to_str()).collect()).unwrap_or_default();
+        let parts: Option<Vec<&str>> =
+            path.strip_prefix(root).ok().map(|below| below.iter().map(|part| part.to_str()).collect()).unwrap_or_default();
         match parts {
             Some(parts) => self.files.push(SourceFile { path: path.to_owned(), id: parts.join("/"), bytes }),
             None => self.unreadable.push((path.to_owned(), "has a name that is not UTF-8".to_owned())),

@@ -163,12 +163,29 @@ impl Answerer {
         let started = Instant::now();
         let mut timings = Timings::default();
         let prompt = self.prepare(&question, &mut timings).await?;
-        let span = info_span!("answer.generate", model = self.model.id(), prompt_tokens = field::Empty, cached_tokens = field::Empty, completion_tokens = field::Empty);
+        let span = info_span!(
+            "answer.generate",
+            model = self.model.id(),
+            prompt_tokens = field::Empty,
+            cached_tokens = field::Empty,
+            completion_tokens = field::Empty
+        );
         let sampling = merge(&question.sampling, &self.assistant.sampling, self.room(&prompt));
         let request = ChatRequest { messages: prompt.messages.clone(), sampling };
         let called = Instant::now();
         let events = self.model.chat(request).instrument(span.clone()).await?;
-        let writing = Writing { events, prompt, assistant: self.assistant.clone(), model: self.model.clone(), text: String::new(), timings, started, called, span, over: false };
+        let writing = Writing {
+            events,
+            prompt,
+            assistant: self.assistant.clone(),
+            model: self.model.clone(),
+            text: String::new(),
+            timings,
+            started,
+            called,
+            span,
+            over: false,
+        };
         Ok(stream::unfold(writing, Writing::next).boxed())
     }
 

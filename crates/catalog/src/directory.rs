@@ -36,7 +36,13 @@ impl DataDirectory {
     pub fn open(path: &Path, command: &str) -> Result<Self, Error> {
         create_private(path)?;
         let lock_path = path.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&lock_path).map_err(|error| file_error(&lock_path, &error))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&lock_path)
+            .map_err(|error| file_error(&lock_path, &error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -45,7 +51,11 @@ impl DataDirectory {
             }
             Err(TryLockError::Error(error)) => return Err(file_error(&lock_path, &error)),
         }
-        let directory = Self { path: path.to_owned(), holder: Holder { pid: std::process::id(), command: command.to_owned(), address: None }, _lock: lock };
+        let directory = Self {
+            path: path.to_owned(),
+            holder: Holder { pid: std::process::id(), command: command.to_owned(), address: None },
+            _lock: lock,
+        };
         directory.check_layout()?;
         directory.write_holder()?;
         Ok(directory)
@@ -91,7 +101,8 @@ impl DataDirectory {
         let path = self.path.join("layout");
         match fs::read_to_string(&path) {
             Ok(text) => {
-                let found: u32 = text.trim().parse().map_err(|_| Error::File { path: path.clone(), reason: "is not a layout number".to_owned() })?;
+                let found: u32 =
+                    text.trim().parse().map_err(|_| Error::File { path: path.clone(), reason: "is not a layout number".to_owned() })?;
                 if found > LAYOUT { Err(Error::NewerLayout { directory: self.path.clone(), found, known: LAYOUT }) } else { Ok(()) }
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => write_atomically(&path, LAYOUT.to_string().as_bytes()),
@@ -147,7 +158,11 @@ mod tests {
         let mut first = DataDirectory::open(&path, "groundtone serve").unwrap();
         first.set_address("http://127.0.0.1:8080".into()).unwrap();
         let refused = DataDirectory::open(&path, "groundtone ingest").unwrap_err();
-        let expect = format!("the data directory {} is in use by process {} (groundtone serve) at http://127.0.0.1:8080", path.display(), std::process::id());
+        let expect = format!(
+            "the data directory {} is in use by process {} (groundtone serve) at http://127.0.0.1:8080",
+            path.display(),
+            std::process::id()
+        );
         assert_eq!(refused.to_string(), expect);
         assert_eq!(DataDirectory::holder(&path).unwrap().unwrap().command, "groundtone serve");
         drop(first);

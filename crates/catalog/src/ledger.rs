@@ -80,7 +80,11 @@ impl Catalog {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10))
             .foreign_keys(true);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(|source| Error::Database { path: path.clone(), source })?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options)
+            .await
+            .map_err(|source| Error::Database { path: path.clone(), source })?;
         let catalog = Self { pool, path };
         catalog.migrate().await?;
         Ok(catalog)
@@ -117,7 +121,12 @@ impl Catalog {
         let Some(row) = row.fetch_optional(&self.pool).await.map_err(|e| self.failed(e))? else { return Ok(None) };
         let read = || -> Result<CollectionRecord, sqlx::Error> {
             let dimensions = usize::try_from(row.try_get::<i64, _>("dimensions")?).unwrap_or_default();
-            Ok(CollectionRecord { name: name.clone(), fingerprint: row.try_get("fingerprint")?, dimensions, created_at: row.try_get("created_at")? })
+            Ok(CollectionRecord {
+                name: name.clone(),
+                fingerprint: row.try_get("fingerprint")?,
+                dimensions,
+                created_at: row.try_get("created_at")?,
+            })
         };
         read().map(Some).map_err(|e| self.failed(e))
     }
@@ -138,7 +147,11 @@ impl Catalog {
     /// Forgets a collection with the documents of every tenant; the caller removes it from the index.
     pub async fn clear_collection(&self, name: &Collection) -> Result<(), Error> {
         let mut transaction = self.pool.begin().await.map_err(|e| self.failed(e))?;
-        for statement in ["DELETE FROM documents WHERE collection = ?", "DELETE FROM pending_removals WHERE collection = ?", "DELETE FROM collections WHERE name = ?"] {
+        for statement in [
+            "DELETE FROM documents WHERE collection = ?",
+            "DELETE FROM pending_removals WHERE collection = ?",
+            "DELETE FROM collections WHERE name = ?",
+        ] {
             sqlx::query(statement).bind(name.as_str()).execute(&mut *transaction).await.map_err(|e| self.failed(e))?;
         }
         transaction.commit().await.map_err(|e| self.failed(e))
@@ -146,7 +159,9 @@ impl Catalog {
 
     /// All published documents, in the order of their ids.
     pub async fn documents(&self, tenant: &Tenant, collection: &Collection) -> Result<Vec<DocumentRecord>, Error> {
-        let query = sqlx::query("SELECT * FROM documents WHERE tenant = ? AND collection = ? ORDER BY id").bind(tenant.as_str()).bind(collection.as_str());
+        let query = sqlx::query("SELECT * FROM documents WHERE tenant = ? AND collection = ? ORDER BY id")
+            .bind(tenant.as_str())
+            .bind(collection.as_str());
         let rows = query.fetch_all(&self.pool).await.map_err(|e| self.failed(e))?;
         rows.iter().map(|row| self.document_of(row)).collect()
     }
@@ -174,7 +189,13 @@ impl Catalog {
         self.replace(tenant, collection, id, None).await
     }
 
-    async fn replace(&self, tenant: &Tenant, collection: &Collection, id: &DocumentId, record: Option<&DocumentRecord>) -> Result<Vec<Uuid>, Error> {
+    async fn replace(
+        &self,
+        tenant: &Tenant,
+        collection: &Collection,
+        id: &DocumentId,
+        record: Option<&DocumentRecord>,
+    ) -> Result<Vec<Uuid>, Error> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|e| self.failed(e))?;
         let old: Option<String> = sqlx::query_scalar("SELECT point_ids FROM documents WHERE tenant = ? AND collection = ? AND id = ?")
             .bind(tenant.as_str())
@@ -224,7 +245,9 @@ impl Catalog {
 
     /// Points that no document has any more and that the index may still hold. A point that a document has got back in the meantime is not among them.
     pub async fn pending_removals(&self, tenant: &Tenant, collection: &Collection) -> Result<Vec<Uuid>, Error> {
-        let query = sqlx::query_scalar("SELECT point_id FROM pending_removals WHERE tenant = ? AND collection = ?").bind(tenant.as_str()).bind(collection.as_str());
+        let query = sqlx::query_scalar("SELECT point_id FROM pending_removals WHERE tenant = ? AND collection = ?")
+            .bind(tenant.as_str())
+            .bind(collection.as_str());
         let rows: Vec<String> = query.fetch_all(&self.pool).await.map_err(|e| self.failed(e))?;
         if rows.is_empty() {
             return Ok(Vec::new());
@@ -277,7 +300,9 @@ impl Catalog {
 
     /// The latest runs, newest first.
     pub async fn runs(&self, tenant: &Tenant, limit: u32) -> Result<Vec<RunRecord>, Error> {
-        let query = sqlx::query("SELECT id, started_at, finished_at, report FROM runs WHERE tenant = ? ORDER BY id DESC LIMIT ?").bind(tenant.as_str()).bind(limit);
+        let query = sqlx::query("SELECT id, started_at, finished_at, report FROM runs WHERE tenant = ? ORDER BY id DESC LIMIT ?")
+            .bind(tenant.as_str())
+            .bind(limit);
         let rows = query.fetch_all(&self.pool).await.map_err(|e| self.failed(e))?;
         let read = |row: &SqliteRow| -> Result<RunRecord, Error> {
             let id: String = row.try_get("id").map_err(|e| self.failed(e))?;

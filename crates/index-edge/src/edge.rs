@@ -1,11 +1,14 @@
 use crate::payload;
 use async_trait::async_trait;
-use groundtone_index::{BM25, CollectionSpec, DENSE, Error, Filter, IdPage, Point, Query, RRF_K, Search, VectorIndex, field, sort_hits, stored_id};
+use groundtone_index::{
+    BM25, CollectionSpec, DENSE, Error, Filter, IdPage, Point, Query, RRF_K, Search, VectorIndex, field, sort_hits, stored_id,
+};
 use groundtone_types::{Collection, Snippet, Tenant};
 use qdrant_edge::{
-    CountRequest, CreateIndex, Distance, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams, FieldIndexOperations, Fusion, HnswIndexConfig, KeywordIndexParams, Modifier,
-    NamedQuery, OperationError, PayloadFieldSchema, PayloadSchemaParams, PointId, PointInsertOperations, PointOperations, Prefetch, QueryEnum, QueryRequest, ScoringQuery,
-    ScrollRequest, SparseVector, UpdateOperation, VectorInternal, WithPayloadInterface, WithVector,
+    CountRequest, CreateIndex, Distance, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams, FieldIndexOperations, Fusion,
+    HnswIndexConfig, KeywordIndexParams, Modifier, NamedQuery, OperationError, PayloadFieldSchema, PayloadSchemaParams, PointId,
+    PointInsertOperations, PointOperations, Prefetch, QueryEnum, QueryRequest, ScoringQuery, ScrollRequest, SparseVector, UpdateOperation,
+    VectorInternal, WithPayloadInterface, WithVector,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -48,7 +51,8 @@ pub struct EdgeIndex {
 impl EdgeIndex {
     /// Uses `root`, making it if it is not there. A collection is opened when it is first asked for. One process at a time: a second one is refused by the write-ahead log's lock.
     pub fn open(root: &Path, settings: EdgeSettings) -> Result<Self, Error> {
-        std::fs::create_dir_all(root).map_err(|error| Error::Unavailable { place: root.display().to_string(), reason: error.to_string() })?;
+        std::fs::create_dir_all(root)
+            .map_err(|error| Error::Unavailable { place: root.display().to_string(), reason: error.to_string() })?;
         let queries = Arc::new(Semaphore::new(settings.parallel_queries.max(1)));
         Ok(Self { root: root.to_owned(), settings, collections: Arc::default(), queries })
     }
@@ -74,7 +78,11 @@ impl EdgeIndex {
     }
 
     /// Runs a read on a blocking thread, within the limits.
-    async fn read<T: Send + 'static>(&self, name: &Collection, work: impl FnOnce(&EdgeShard) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    async fn read<T: Send + 'static>(
+        &self,
+        name: &Collection,
+        work: impl FnOnce(&EdgeShard) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let open = self.collection(name, None).await?;
         let stopped = |reason: &str| Error::Unavailable { place: self.place(name), reason: reason.to_owned() };
         let limit = self.settings.query_timeout;
@@ -142,7 +150,10 @@ fn create_shard(path: &Path, dimensions: usize, threads: usize) -> Result<EdgeSh
         .hnsw_config(hnsw);
     let shard = EdgeShard::new(path, config.build()).map_err(engine_failed(path))?;
     for (name, is_tenant) in [(field::TENANT, true), (field::DOCUMENT, false)] {
-        let schema = PayloadFieldSchema::FieldParams(PayloadSchemaParams::Keyword(KeywordIndexParams { is_tenant: Some(is_tenant), ..KeywordIndexParams::default() }));
+        let schema = PayloadFieldSchema::FieldParams(PayloadSchemaParams::Keyword(KeywordIndexParams {
+            is_tenant: Some(is_tenant),
+            ..KeywordIndexParams::default()
+        }));
         let create = CreateIndex { field_name: payload::path(name)?, field_schema: Some(schema) };
         shard.update(UpdateOperation::FieldIndexOperation(FieldIndexOperations::CreateIndex(create))).map_err(engine_failed(path))?;
     }
@@ -155,12 +166,20 @@ fn nearest(vector: VectorInternal, using: &str) -> ScoringQuery {
 }
 
 fn sparse_query(place: &str, vector: groundtone_index::SparseVector) -> Result<ScoringQuery, Error> {
-    let vector = SparseVector::new(vector.indices, vector.values).map_err(|error| Error::Failed { place: place.to_owned(), reason: error.to_string() })?;
+    let vector = SparseVector::new(vector.indices, vector.values)
+        .map_err(|error| Error::Failed { place: place.to_owned(), reason: error.to_string() })?;
     Ok(nearest(VectorInternal::Sparse(vector), BM25))
 }
 
 fn request(place: &str, query: Query, filter: qdrant_edge::Filter) -> Result<QueryRequest, Error> {
-    let arm = |query: ScoringQuery, limit: usize| Prefetch { prefetches: Vec::new(), query: Some(query), limit, params: None, filter: Some(filter.clone()), score_threshold: None };
+    let arm = |query: ScoringQuery, limit: usize| Prefetch {
+        prefetches: Vec::new(),
+        query: Some(query),
+        limit,
+        params: None,
+        filter: Some(filter.clone()),
+        score_threshold: None,
+    };
     let (prefetches, scoring) = match query.search {
         Search::Dense(vector) => (Vec::new(), nearest(VectorInternal::Dense(vector), DENSE)),
         Search::Sparse(vector) => (Vec::new(), sparse_query(place, vector)?),
@@ -201,7 +220,9 @@ impl VectorIndex for EdgeIndex {
         blocking(move || {
             collections.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
             match std::fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::Unavailable { place: path.display().to_string(), reason: error.to_string() }),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::Unavailable { place: path.display().to_string(), reason: error.to_string() })
+                }
                 _ => Ok(()),
             }
         })
@@ -217,7 +238,8 @@ impl VectorIndex for EdgeIndex {
         self.write(collection, move |shard| {
             let mut points = points.into_iter().peekable();
             while points.peek().is_some() {
-                let batch = points.by_ref().take(UPSERT_BATCH).map(|point| payload::point(&tenant, point)).collect::<Result<Vec<_>, _>>()?;
+                let batch =
+                    points.by_ref().take(UPSERT_BATCH).map(|point| payload::point(&tenant, point)).collect::<Result<Vec<_>, _>>()?;
                 let operation = PointOperations::UpsertPoints(PointInsertOperations::PointsList(batch));
                 shard.update(UpdateOperation::PointOperation(operation)).map_err(engine_failed(shard.path()))?;
             }
@@ -255,7 +277,14 @@ impl VectorIndex for EdgeIndex {
         .await
     }
 
-    async fn ids(&self, tenant: &Tenant, collection: &Collection, filter: &Filter, from: Option<Uuid>, limit: usize) -> Result<IdPage, Error> {
+    async fn ids(
+        &self,
+        tenant: &Tenant,
+        collection: &Collection,
+        filter: &Filter,
+        from: Option<Uuid>,
+        limit: usize,
+    ) -> Result<IdPage, Error> {
         let place = self.place(collection);
         let request = ScrollRequest {
             offset: from.map(PointId::Uuid),
@@ -295,6 +324,8 @@ impl VectorIndex for EdgeIndex {
     }
 
     async fn ready(&self) -> Result<(), Error> {
-        std::fs::metadata(&self.root).map(|_| ()).map_err(|error| Error::Unavailable { place: self.root.display().to_string(), reason: error.to_string() })
+        std::fs::metadata(&self.root)
+            .map(|_| ())
+            .map_err(|error| Error::Unavailable { place: self.root.display().to_string(), reason: error.to_string() })
     }
 }

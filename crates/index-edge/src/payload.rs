@@ -4,8 +4,8 @@ use groundtone_index::{BM25, DENSE, Error, Filter, Point, field, stored_id};
 use groundtone_types::{Snippet, Tenant};
 use qdrant_edge::external::serde_json::{self, Value, json};
 use qdrant_edge::{
-    AnyVariants, Condition, FieldCondition, Filter as EdgeFilter, JsonPath, Match, MatchAny, PointId, PointStruct, PointStructPersisted, ScoredPoint, SparseVector, ValueVariants,
-    Vector, Vectors,
+    AnyVariants, Condition, FieldCondition, Filter as EdgeFilter, JsonPath, Match, MatchAny, PointId, PointStruct, PointStructPersisted,
+    ScoredPoint, SparseVector, ValueVariants, Vector, Vectors,
 };
 use uuid::Uuid;
 
@@ -46,6 +46,7 @@ pub(crate) fn given_id(place: &str, payload: Option<&qdrant_edge::Payload>) -> R
 pub(crate) fn snippet(place: &str, point: ScoredPoint) -> Result<Snippet, Error> {
     let id = given_id(place, point.payload.as_ref())?;
     let chunk = point.payload.and_then(|mut payload| payload.0.remove(field::CHUNK)).unwrap_or(Value::Null);
-    let chunk = serde_json::from_value(chunk).map_err(|error| Error::Failed { place: place.to_owned(), reason: format!("point {id}: {error}") })?;
+    let chunk =
+        serde_json::from_value(chunk).map_err(|error| Error::Failed { place: place.to_owned(), reason: format!("point {id}: {error}") })?;
     Ok(Snippet { id, chunk, score: point.score })
 }

@@ -1,5 +1,11 @@
 //! Qdrant Edge keeps the promises of every index, and what it acknowledged survives `kill -9`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests fail by panicking, and the child process speaks on stdout")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and the child process speaks on stdout"
+)]
 
 use groundtone_index::{CollectionSpec, Filter, Point, SparseEmbedder, VectorIndex, conformance};
 use groundtone_index_edge::{Bm25, EdgeIndex, EdgeSettings};
@@ -24,7 +30,12 @@ fn point(number: u32) -> Point {
         url: "u".into(),
         text,
     };
-    Point { id: chunk.point_id(), dense: vec![1.0, number as f32, 0.5], sparse: Bm25::new("english", 10.0).unwrap().document(&chunk.text), chunk }
+    Point {
+        id: chunk.point_id(),
+        dense: vec![1.0, number as f32, 0.5],
+        sparse: Bm25::new("english", 10.0).unwrap().document(&chunk.text),
+        chunk,
+    }
 }
 
 #[tokio::test]

@@ -86,12 +86,19 @@ impl Suite<'_> {
         self.index.ensure(&spec).await.map_err(failed("making a collection"))?;
         self.index.ensure(&spec).await.map_err(failed("making it again"))?;
         let other = self.index.ensure(&CollectionSpec { dimensions: 9, ..spec }).await;
-        expect("other dimensions are refused", matches!(other, Err(Error::DimensionMismatch { stored: DIMENSIONS, given: 9, .. })), &other)?;
+        expect(
+            "other dimensions are refused",
+            matches!(other, Err(Error::DimensionMismatch { stored: DIMENSIONS, given: 9, .. })),
+            &other,
+        )?;
         let empty = self.index.query(&self.tenant, &self.name, query).await.map_err(failed("querying an empty collection"))?;
         expect("an empty collection has no hits", empty.is_empty(), &empty)?;
         let wrong = self.index.upsert(&self.tenant, &self.name, vec![self.point("x", 0, "x", vec![1.0; 3])?]).await;
         expect("a vector of another length is not stored", matches!(wrong, Err(Error::DimensionMismatch { given: 3, .. })), &wrong)?;
-        let wrong = self.index.query(&self.tenant, &self.name, Query { search: Search::Dense(vec![1.0; 3]), filter: Filter::default(), limit: 3 }).await;
+        let wrong = self
+            .index
+            .query(&self.tenant, &self.name, Query { search: Search::Dense(vec![1.0; 3]), filter: Filter::default(), limit: 3 })
+            .await;
         expect("a vector of another length is not searched", matches!(wrong, Err(Error::DimensionMismatch { given: 3, .. })), &wrong)?;
         self.index.ready().await.map_err(failed("ready"))
     }
@@ -129,7 +136,11 @@ impl Suite<'_> {
 
     async fn ranking(&self) -> Result<(), String> {
         let texts = ["common common rare", "common words here", "common words there", "common things", "unlike"];
-        let points = texts.iter().enumerate().map(|(at, text)| self.point(&format!("d{at}"), 0, text, lean(at, 0.5 + at as f32))).collect::<Result<Vec<_>, _>>()?;
+        let points = texts
+            .iter()
+            .enumerate()
+            .map(|(at, text)| self.point(&format!("d{at}"), 0, text, lean(at, 0.5 + at as f32)))
+            .collect::<Result<Vec<_>, _>>()?;
         self.upsert(&self.tenant, points.clone()).await?;
         let words = self.sparse.query("rare things");
         let hits = self.query(&self.tenant, Search::Sparse(self.sparse.query("common rare")), Filter::default(), 5).await?;
@@ -165,9 +176,12 @@ impl Suite<'_> {
     }
 
     async fn many(&self) -> Result<(), String> {
-        let points = (0..2_000).map(|at| self.point(&format!("many/{}", at / 10), at, &format!("word{at} filler"), lean(at as usize % DIMENSIONS, 1.0))).collect::<Result<Vec<_>, _>>()?;
+        let points = (0..2_000)
+            .map(|at| self.point(&format!("many/{}", at / 10), at, &format!("word{at} filler"), lean(at as usize % DIMENSIONS, 1.0)))
+            .collect::<Result<Vec<_>, _>>()?;
         let wanted: BTreeSet<Uuid> = points.iter().map(|point| point.id).collect();
-        let documents: Vec<DocumentId> = points.iter().map(|point| point.chunk.document.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+        let documents: Vec<DocumentId> =
+            points.iter().map(|point| point.chunk.document.clone()).collect::<BTreeSet<_>>().into_iter().collect();
         self.upsert(&self.tenant, points).await?;
         self.index.settle(&self.name).await.map_err(failed("settle"))?;
         let (filter, mut seen, mut from, mut pages) = (Filter { documents }, Vec::new(), None, 0);

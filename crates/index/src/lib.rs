@@ -3,9 +3,9 @@
 //! One [`Collection`](groundtone_types::Collection) holds, for every chunk, a dense vector named `dense`, a sparse BM25 vector named `bm25` whose IDF the index keeps,
 //! and the chunk itself as payload. Every call names its [`Tenant`]. This crate never embeds a dense vector and never knows which engine is behind the trait.
 
+pub mod conformance;
 mod error;
 mod memory;
-pub mod conformance;
 
 pub use error::Error;
 pub use memory::{MemoryIndex, WordHashSparse};
@@ -147,7 +147,14 @@ pub trait VectorIndex: Send + Sync {
     /// The best hits, best first; hits of equal score in the order of ids.
     async fn query(&self, tenant: &Tenant, collection: &Collection, query: Query) -> Result<Vec<Snippet>, Error>;
     /// Ids of the stored points that the filter admits, a page of at most `limit` at a time, in the engine's own order; `from` is the last page's `next`.
-    async fn ids(&self, tenant: &Tenant, collection: &Collection, filter: &Filter, from: Option<Uuid>, limit: usize) -> Result<IdPage, Error>;
+    async fn ids(
+        &self,
+        tenant: &Tenant,
+        collection: &Collection,
+        filter: &Filter,
+        from: Option<Uuid>,
+        limit: usize,
+    ) -> Result<IdPage, Error>;
     /// How many points the filter admits, exactly.
     async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error>;
     /// Makes everything durable and searchable at full speed; called after each group of an ingest.

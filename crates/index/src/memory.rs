@@ -29,7 +29,10 @@ impl SparseEmbedder for WordHashSparse {
         for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
             *counts.entry(hash(&word.to_lowercase())).or_default() += 1.0;
         }
-        SparseVector { indices: counts.keys().copied().collect(), values: counts.values().map(|count| count * 2.2 / (count + 1.2)).collect() }
+        SparseVector {
+            indices: counts.keys().copied().collect(),
+            values: counts.values().map(|count| count * 2.2 / (count + 1.2)).collect(),
+        }
     }
 
     fn query(&self, text: &str) -> SparseVector {
@@ -58,12 +61,18 @@ impl Stored {
     fn admitted<'a>(&'a self, tenant: &'a Tenant, filter: &'a Filter) -> impl Iterator<Item = &'a Point> {
         self.points
             .iter()
-            .filter(move |((owner, _), point)| owner == tenant && (filter.documents.is_empty() || filter.documents.contains(&point.chunk.document)))
+            .filter(move |((owner, _), point)| {
+                owner == tenant && (filter.documents.is_empty() || filter.documents.contains(&point.chunk.document))
+            })
             .map(|(_, point)| point)
     }
 
     fn check(&self, name: &Collection, given: usize) -> Result<(), Error> {
-        if given == self.dimensions { Ok(()) } else { Err(Error::DimensionMismatch { collection: name.clone(), stored: self.dimensions, given }) }
+        if given == self.dimensions {
+            Ok(())
+        } else {
+            Err(Error::DimensionMismatch { collection: name.clone(), stored: self.dimensions, given })
+        }
     }
 
     fn ranked(&self, mut scored: Vec<(&Point, f32)>, limit: usize) -> Vec<Snippet> {
@@ -119,7 +128,8 @@ pub(crate) fn fuse(arms: [Vec<Snippet>; 2], limit: usize) -> Vec<Snippet> {
 impl VectorIndex for MemoryIndex {
     async fn ensure(&self, spec: &CollectionSpec) -> Result<(), Error> {
         let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
-        let stored = collections.entry(spec.name.clone()).or_insert_with(|| Stored { dimensions: spec.dimensions, points: BTreeMap::new() });
+        let stored =
+            collections.entry(spec.name.clone()).or_insert_with(|| Stored { dimensions: spec.dimensions, points: BTreeMap::new() });
         stored.check(&spec.name, spec.dimensions)
     }
 
@@ -147,17 +157,27 @@ impl VectorIndex for MemoryIndex {
 
     async fn query(&self, tenant: &Tenant, collection: &Collection, query: Query) -> Result<Vec<Snippet>, Error> {
         self.read(collection, |stored| match &query.search {
-            Search::Dense(vector) => stored.check(collection, vector.len()).map(|()| stored.dense(tenant, &query.filter, vector, query.limit)),
+            Search::Dense(vector) => {
+                stored.check(collection, vector.len()).map(|()| stored.dense(tenant, &query.filter, vector, query.limit))
+            }
             Search::Sparse(vector) => Ok(stored.sparse(tenant, &query.filter, vector, query.limit)),
             Search::Hybrid { dense, sparse, candidates } => {
                 stored.check(collection, dense.len())?;
-                let arms = [stored.dense(tenant, &query.filter, dense, *candidates), stored.sparse(tenant, &query.filter, sparse, *candidates)];
+                let arms =
+                    [stored.dense(tenant, &query.filter, dense, *candidates), stored.sparse(tenant, &query.filter, sparse, *candidates)];
                 Ok(fuse(arms, query.limit))
             }
         })
     }
 
-    async fn ids(&self, tenant: &Tenant, collection: &Collection, filter: &Filter, from: Option<Uuid>, limit: usize) -> Result<IdPage, Error> {
+    async fn ids(
+        &self,
+        tenant: &Tenant,
+        collection: &Collection,
+        filter: &Filter,
+        from: Option<Uuid>,
+        limit: usize,
+    ) -> Result<IdPage, Error> {
         self.read(collection, |stored| {
             let mut ids = stored.admitted(tenant, filter).map(|point| point.id).skip_while(|id| from.is_some_and(|from| *id < from));
             let page = ids.by_ref().take(limit).collect();

@@ -52,7 +52,8 @@ impl LocalEmbedder {
         let node = |name: &str| network.node_id(name).map_err(|error| failed(error.to_string()));
         let inputs = [node("input_ids")?, node("attention_mask")?, node("token_type_ids")?];
         let output = node("last_hidden_state")?;
-        let engine = Engine { model: network, tokenizer: cut, inputs, output, threads: Arc::new(ThreadPool::with_num_threads(threads.max(1))) };
+        let engine =
+            Engine { model: network, tokenizer: cut, inputs, output, threads: Arc::new(ThreadPool::with_num_threads(threads.max(1))) };
         let probe = engine.embed(id, &["probe".to_owned()])?;
         let dimensions = probe.first().map_or(0, Vec::len);
         let tokens = Arc::new(WordPieces { id: format!("wordpiece:{id}"), tokenizer: whole });
@@ -63,11 +64,16 @@ impl LocalEmbedder {
 impl Engine {
     fn embed(&self, id: &str, texts: &[String]) -> Result<Vec<Vec<f32>>, Error> {
         let failed = |reason: String| Error::Model { model: id.to_owned(), reason };
-        let encodings = texts.iter().map(|text| self.tokenizer.encode_fast(text.as_str(), true)).collect::<Result<Vec<_>, _>>().map_err(|error| failed(error.to_string()))?;
+        let encodings = texts
+            .iter()
+            .map(|text| self.tokenizer.encode_fast(text.as_str(), true))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| failed(error.to_string()))?;
         let (rows, columns) = (texts.len(), encodings.iter().map(|encoding| encoding.get_ids().len()).max().unwrap_or(0));
         let fill = |value: &dyn Fn(&Encoding, usize) -> i32| {
             let cells = encodings.iter().flat_map(|encoding| (0..columns).map(move |column| (encoding, column)));
-            let cells: Vec<i32> = cells.map(|(encoding, column)| if column < encoding.get_ids().len() { value(encoding, column) } else { 0 }).collect();
+            let cells: Vec<i32> =
+                cells.map(|(encoding, column)| if column < encoding.get_ids().len() { value(encoding, column) } else { 0 }).collect();
             NdTensor::<i32, 2>::from_data([rows, columns], cells)
         };
         let ids = fill(&|encoding, column| encoding.get_ids()[column] as i32);
@@ -79,7 +85,11 @@ impl Engine {
         let hidden: NdTensor<f32, 3> = output.try_into().map_err(|_| failed("its output is not a tensor of numbers".to_owned()))?;
         let [_, _, width] = hidden.shape();
         let hidden = hidden.to_vec();
-        Ok(encodings.iter().enumerate().map(|(row, encoding)| pool(&hidden[row * columns * width..], encoding.get_ids().len(), width)).collect())
+        Ok(encodings
+            .iter()
+            .enumerate()
+            .map(|(row, encoding)| pool(&hidden[row * columns * width..], encoding.get_ids().len(), width))
+            .collect())
     }
 }
 

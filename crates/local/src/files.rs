@@ -195,7 +195,14 @@ impl ModelStore {
         let state = |model: &PinnedModel, file: &ModelFile| {
             let path = self.file(model, file);
             let present = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == file.bytes);
-            FileState { model: model.name.to_owned(), file: file.name.to_owned(), path, bytes: file.bytes, present, licence: model.licence.to_owned() }
+            FileState {
+                model: model.name.to_owned(),
+                file: file.name.to_owned(),
+                path,
+                bytes: file.bytes,
+                present,
+                licence: model.licence.to_owned(),
+            }
         };
         KNOWN_MODELS.iter().flat_map(|model| model.files.iter().map(move |file| state(model, file))).collect()
     }

@@ -87,7 +87,11 @@ fn scan_markers(text: &str) -> Vec<Marker> {
         }
         let numbers: Option<Vec<usize>> = text[from..close]
             .split(',')
-            .map(|part| Some(part.trim()).filter(|p| (1..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit())).and_then(|p| p.parse().ok()))
+            .map(|part| {
+                Some(part.trim())
+                    .filter(|p| (1..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit()))
+                    .and_then(|p| p.parse().ok())
+            })
             .collect();
         if let Some(numbers) = numbers.filter(|numbers| numbers.len() <= 8) {
             markers.push(Marker { start: open, end: close + 1, numbers });
@@ -109,7 +113,12 @@ fn sentences(text: &str, markers: &[Marker]) -> Vec<(usize, usize)> {
             }
             rest.chars().all(|c| !c.is_alphanumeric())
         };
-        let leading = markers.iter().take_while(|m| m.start < end).filter(|m| m.start >= start && text[start..m.start].trim().is_empty()).map(|m| m.end).next();
+        let leading = markers
+            .iter()
+            .take_while(|m| m.start < end)
+            .filter(|m| m.start >= start && text[start..m.start].trim().is_empty())
+            .map(|m| m.end)
+            .next();
         let splits_marker = markers.iter().any(|marker| marker.start < start && start < marker.end);
         match ranges.last_mut() {
             Some(last) if only_markers || splits_marker => last.1 = end,
@@ -172,7 +181,11 @@ mod tests {
         check("See [7].", &[], &[7]);
         check("An array a[i], a [link](x) and [1234] are no markers.", &[], &[]);
         check("The postage costs 4.90 euro.", &[(2, "The postage costs 4.90 euro.", Overlap)], &[]);
-        check("You have 45 days to send it back [9]. The workshop opens at nine.", &[(1, "You have 45 days to send it back [9].", Overlap), (3, "The workshop opens at nine.", Overlap)], &[9]);
+        check(
+            "You have 45 days to send it back [9]. The workshop opens at nine.",
+            &[(1, "You have 45 days to send it back [9].", Overlap), (3, "The workshop opens at nine.", Overlap)],
+            &[9],
+        );
         check("", &[], &[]);
     }
 

@@ -72,7 +72,9 @@ impl PromptContract {
         let templates = self.template.templates();
         let mut digest = Sha256::new();
         let budget = self.context_tokens.to_string();
-        for part in [templates.system, templates.user, templates.source, PACKING_RULES, &self.system, &self.abstain, &budget, &self.tokenizer] {
+        for part in
+            [templates.system, templates.user, templates.source, PACKING_RULES, &self.system, &self.abstain, &budget, &self.tokenizer]
+        {
             digest.update((part.len() as u64).to_le_bytes());
             digest.update(part.as_bytes());
         }

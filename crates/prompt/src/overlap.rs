@@ -10,10 +10,10 @@ const LEAST_WORDS: usize = 2;
 
 /// English words that tell nothing about a source. Other languages do without: their function words are in every source and weigh little.
 const STOP_WORDS: &[&str] = &[
-    "the", "and", "for", "you", "your", "our", "are", "with", "that", "this", "can", "will", "have", "has", "not", "but", "from", "they", "their", "its", "was",
-    "were", "any", "all", "may", "would", "should", "could", "there", "here", "then", "than", "when", "what", "which", "who", "how", "why", "also", "just",
-    "into", "within", "about", "source", "sources", "answer", "question", "please", "yes", "we", "is", "it", "to", "of", "in", "on", "at", "by", "be", "or", "as", "an",
-    "if", "do", "does", "so", "us", "my", "me",
+    "the", "and", "for", "you", "your", "our", "are", "with", "that", "this", "can", "will", "have", "has", "not", "but", "from", "they",
+    "their", "its", "was", "were", "any", "all", "may", "would", "should", "could", "there", "here", "then", "than", "when", "what",
+    "which", "who", "how", "why", "also", "just", "into", "within", "about", "source", "sources", "answer", "question", "please", "yes",
+    "we", "is", "it", "to", "of", "in", "on", "at", "by", "be", "or", "as", "an", "if", "do", "does", "so", "us", "my", "me",
 ];
 
 /// The words of one source.
@@ -26,7 +26,10 @@ impl SourceWords {
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> + '_ {
-    text.unicode_words().map(str::to_lowercase).filter(|word| (word.chars().count() > 1 || word.bytes().all(|b| b.is_ascii_digit())) && !STOP_WORDS.contains(&word.as_str())).map(stem)
+    text.unicode_words()
+        .map(str::to_lowercase)
+        .filter(|word| (word.chars().count() > 1 || word.bytes().all(|b| b.is_ascii_digit())) && !STOP_WORDS.contains(&word.as_str()))
+        .map(stem)
 }
 
 /// Takes an English plural's `s` off, which is what most often keeps equal words apart; both sides are treated alike.

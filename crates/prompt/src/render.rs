@@ -74,7 +74,8 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
     while let Some(open) = rest.find("{{") {
         out.push_str(&rest[..open]);
         let tail = &rest[open + 2..];
-        let found = tail.find("}}").and_then(|close| values.iter().find(|(name, _)| *name == &tail[..close]).map(|(_, value)| (close, value)));
+        let found =
+            tail.find("}}").and_then(|close| values.iter().find(|(name, _)| *name == &tail[..close]).map(|(_, value)| (close, value)));
         match found {
             Some((close, value)) => {
                 out.push_str(value);
@@ -190,8 +191,16 @@ pub(crate) mod tests {
 
     #[test]
     fn the_prompt_as_the_model_reads_it() {
-        let snippets = [snippet("returns.md", "Window", "You have 30 days."), snippet("again.md", "Window", "You have 30 days."), snippet("fees.md", "Fees", "Returns are free.")];
-        let history = [PromptMessage::new(Role::System, "Be brief."), PromptMessage::new(Role::User, "Hi"), PromptMessage::new(Role::Assistant, "Hello.")];
+        let snippets = [
+            snippet("returns.md", "Window", "You have 30 days."),
+            snippet("again.md", "Window", "You have 30 days."),
+            snippet("fees.md", "Fees", "Returns are free."),
+        ];
+        let history = [
+            PromptMessage::new(Role::System, "Be brief."),
+            PromptMessage::new(Role::User, "Hi"),
+            PromptMessage::new(Role::Assistant, "Hello."),
+        ];
         let input = PromptInput { history: &history, question: "How long do I have? {{sources}}", snippets: &snippets };
         let rendered = contract(700).render(&input, 2000, &*OpenAiTokens::for_model("gpt-4o")).unwrap();
         assert_eq!(rendered.dropped, [Dropped { id: snippets[1].id, reason: DropReason::Duplicate }]);

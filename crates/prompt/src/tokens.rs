@@ -68,7 +68,16 @@ mod tests {
 
     #[test]
     fn tokens_are_tiktokens() {
-        let texts = ["", "Hello, world", "30-day returns: €49.90 [1]", "Fahrräder für Übermorgen", "検索拡張生成", "a\n\n\n  b\t\tc", "🚲🚲 don't WON'T I'll", "x = {\"k\": [1, 2]}"];
+        let texts = [
+            "",
+            "Hello, world",
+            "30-day returns: €49.90 [1]",
+            "Fahrräder für Übermorgen",
+            "検索拡張生成",
+            "a\n\n\n  b\t\tc",
+            "🚲🚲 don't WON'T I'll",
+            "x = {\"k\": [1, 2]}",
+        ];
         let judges = [("gpt-4", tiktoken_rs::cl100k_base_singleton()), ("gpt-4.1-mini", tiktoken_rs::o200k_base_singleton())];
         for (model, judge) in judges {
             let ours = OpenAiTokens::for_model(model);
@@ -81,7 +90,14 @@ mod tests {
 
     #[test]
     fn the_tokenizer_follows_the_model() {
-        for (model, id) in [("gpt-4", "cl100k_base"), ("gpt-4-0613", "cl100k_base"), ("gpt-3.5-turbo", "cl100k_base"), ("gpt-4o-mini", "o200k_base"), ("ft:gpt-4.1-nano:acme::x", "o200k_base"), ("ft:gpt-3.5-turbo:acme::x", "cl100k_base")] {
+        for (model, id) in [
+            ("gpt-4", "cl100k_base"),
+            ("gpt-4-0613", "cl100k_base"),
+            ("gpt-3.5-turbo", "cl100k_base"),
+            ("gpt-4o-mini", "o200k_base"),
+            ("ft:gpt-4.1-nano:acme::x", "o200k_base"),
+            ("ft:gpt-3.5-turbo:acme::x", "cl100k_base"),
+        ] {
             assert_eq!(OpenAiTokens::for_model(model).id(), id, "{model}");
         }
     }

@@ -121,7 +121,10 @@ impl Reading {
 }
 
 /// Posts a streaming chat request and gives the chunks as they come, until `[DONE]`. Dropping the stream closes the connection, which stops the server.
-pub async fn stream_chunks(endpoint: &Endpoint, body: &ChatCompletionRequest) -> Result<BoxStream<'static, Result<ChatCompletionChunk, Error>>, Error> {
+pub async fn stream_chunks(
+    endpoint: &Endpoint,
+    body: &ChatCompletionRequest,
+) -> Result<BoxStream<'static, Result<ChatCompletionChunk, Error>>, Error> {
     let response = endpoint.post("/chat/completions", body).await?;
     let media = response.headers().get(reqwest::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     if !media.starts_with("text/event-stream") {

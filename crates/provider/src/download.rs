@@ -72,14 +72,24 @@ async fn check_head(client: &Client, url: &str, file: HubFile<'_>) -> Result<(),
     if !response.status().is_success() {
         return Err(format!("answered {} for {}", response.status(), file.path));
     }
-    let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(|value| value.trim_matches(['"', 'W', '/']).to_owned());
-    if text("x-linked-etag").is_some_and(|etag| etag.len() == 64 && etag != file.sha256) || text("x-linked-size").is_some_and(|size| size != file.bytes.to_string()) {
+    let text = |name: &str| {
+        response.headers().get(name).and_then(|value| value.to_str().ok()).map(|value| value.trim_matches(['"', 'W', '/']).to_owned())
+    };
+    if text("x-linked-etag").is_some_and(|etag| etag.len() == 64 && etag != file.sha256)
+        || text("x-linked-size").is_some_and(|size| size != file.bytes.to_string())
+    {
         return Err(format!("has other bytes under {}", file.path));
     }
     Ok(())
 }
 
-async fn fetch_rest(client: &Client, url: &str, file: HubFile<'_>, part: &Path, progress: &(dyn Fn(DownloadProgress) + Send + Sync)) -> Result<(), Stop> {
+async fn fetch_rest(
+    client: &Client,
+    url: &str,
+    file: HubFile<'_>,
+    part: &Path,
+    progress: &(dyn Fn(DownloadProgress) + Send + Sync),
+) -> Result<(), Stop> {
     let disk = |error: std::io::Error| Stop::Final(format!("could not be written to {}: {error}", part.display()));
     let have = tokio::fs::metadata(part).await.map_or(0, |metadata| metadata.len());
     if have == file.bytes {
@@ -91,10 +101,13 @@ async fn fetch_rest(client: &Client, url: &str, file: HubFile<'_>, part: &Path, 
     let mut done = match response.status() {
         StatusCode::PARTIAL_CONTENT if starts_at(&response, have) => have,
         StatusCode::OK => 0,
-        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => return Err(Stop::Broken(format!("answered {status}"))),
+        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            return Err(Stop::Broken(format!("answered {status}")));
+        }
         status => return Err(Stop::Final(format!("answered {status}"))),
     };
-    let mut out = if done > 0 { OpenOptions::new().append(true).open(part).await.map_err(disk)? } else { File::create(part).await.map_err(disk)? };
+    let mut out =
+        if done > 0 { OpenOptions::new().append(true).open(part).await.map_err(disk)? } else { File::create(part).await.map_err(disk)? };
     let mut stream = response.bytes_stream();
     let mut broken = None;
     while let Some(chunk) = stream.next().await {

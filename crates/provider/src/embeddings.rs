@@ -35,7 +35,9 @@ impl OpenAiEmbeddings {
         let list: EmbeddingList = post_json(&self.endpoint, "/embeddings", &body).await?;
         let mut vectors: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
         for item in list.data {
-            let slot = vectors.get_mut(item.index).ok_or_else(|| self.endpoint.protocol(format!("a vector for text {} of {}", item.index, texts.len())))?;
+            let slot = vectors
+                .get_mut(item.index)
+                .ok_or_else(|| self.endpoint.protocol(format!("a vector for text {} of {}", item.index, texts.len())))?;
             *slot = Some(self.checked(item.embedding)?);
         }
         let found = vectors.iter().flatten().count();

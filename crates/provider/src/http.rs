@@ -25,7 +25,13 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// `base_url` ends where the SDKs' `base_url` ends: `http://127.0.0.1:8000/v1`.
-    pub fn new(base_url: &str, api_key: Option<SecretString>, connect: Duration, first_byte: Duration, idle: Duration) -> Result<Self, Error> {
+    pub fn new(
+        base_url: &str,
+        api_key: Option<SecretString>,
+        connect: Duration,
+        first_byte: Duration,
+        idle: Duration,
+    ) -> Result<Self, Error> {
         let base_url = base_url.trim_end_matches('/').to_owned();
         let client = client_builder()
             .connect_timeout(connect)
@@ -73,7 +79,9 @@ impl Endpoint {
             let chunk = tokio::time::timeout(self.idle, response.chunk()).await.map_err(|_| self.timeout(self.idle))?;
             match chunk.map_err(|error| self.unreachable(&error))? {
                 None => return Ok(bytes),
-                Some(chunk) if bytes.len() + chunk.len() > BODY_BYTES => return Err(self.protocol(format!("its answer is larger than {BODY_BYTES} bytes"))),
+                Some(chunk) if bytes.len() + chunk.len() > BODY_BYTES => {
+                    return Err(self.protocol(format!("its answer is larger than {BODY_BYTES} bytes")));
+                }
                 Some(chunk) => bytes.extend_from_slice(&chunk),
             }
         }

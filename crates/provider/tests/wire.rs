@@ -3,7 +3,9 @@
 
 use futures::StreamExt;
 use groundtone_prompt::{PromptMessage, Role};
-use groundtone_provider::{ChatEvent, ChatModel, ChatRequest, EmbedFor, Embedder, Endpoint, Error, FinishReason, OpenAiChat, OpenAiEmbeddings, Sampling};
+use groundtone_provider::{
+    ChatEvent, ChatModel, ChatRequest, EmbedFor, Embedder, Endpoint, Error, FinishReason, OpenAiChat, OpenAiEmbeddings, Sampling,
+};
 use groundtone_testkit::{Reply, ScriptedServer};
 use groundtone_types::{ErrorKind, TokenUsage};
 use std::time::{Duration, Instant};
@@ -32,7 +34,14 @@ async fn a_streamed_answer_arrives_piece_by_piece_with_its_usage() {
     let server = ScriptedServer::start([Reply::Stream(pieces(&["Hel", "lo"]))]).await;
     let events: Vec<ChatEvent> = ask(&server.base_url).await.unwrap().into_iter().map(Result::unwrap).collect();
     let usage = TokenUsage { prompt_tokens: 10, cached_tokens: 0, completion_tokens: 2 };
-    assert_eq!(events, [ChatEvent::Delta("Hel".into()), ChatEvent::Delta("lo".into()), ChatEvent::Finished { reason: FinishReason::Stop, usage: Some(usage) }]);
+    assert_eq!(
+        events,
+        [
+            ChatEvent::Delta("Hel".into()),
+            ChatEvent::Delta("lo".into()),
+            ChatEvent::Finished { reason: FinishReason::Stop, usage: Some(usage) }
+        ]
+    );
     let sent = &server.requests()[0];
     assert_eq!(sent["messages"], serde_json::json!([{"role": "user", "content": "hi"}]));
     assert_eq!((&sent["stop"][0], &sent["seed"], &sent["max_completion_tokens"]), (&"END".into(), &7.into(), &9.into()));
@@ -41,12 +50,24 @@ async fn a_streamed_answer_arrives_piece_by_piece_with_its_usage() {
 #[tokio::test]
 async fn every_misbehaviour_is_one_typed_error() {
     let cases = [
-        (Reply::Raw(429, "application/json", r#"{"error":{"message":"slow down"}}"#.into()), ErrorKind::Overloaded, "answered 429: slow down"),
-        (Reply::Raw(400, "application/json", r#"{"error":{"message":"too long"}}"#.into()), ErrorKind::InvalidRequest, "answered 400: too long"),
+        (
+            Reply::Raw(429, "application/json", r#"{"error":{"message":"slow down"}}"#.into()),
+            ErrorKind::Overloaded,
+            "answered 429: slow down",
+        ),
+        (
+            Reply::Raw(400, "application/json", r#"{"error":{"message":"too long"}}"#.into()),
+            ErrorKind::InvalidRequest,
+            "answered 400: too long",
+        ),
         (Reply::Raw(500, "text/plain", "boom".into()), ErrorKind::Unavailable, "answered 500: boom"),
         (Reply::Raw(200, "text/html", "<html>".into()), ErrorKind::Unavailable, "`text/html` instead of `text/event-stream`"),
         (Reply::Raw(200, "text/event-stream", "data: {nonsense\n\n".into()), ErrorKind::Unavailable, "something unexpected"),
-        (Reply::Raw(200, "text/event-stream", "data: {\"error\":{\"message\":\"gpu fell off\"}}\n\n".into()), ErrorKind::Unavailable, "gpu fell off"),
+        (
+            Reply::Raw(200, "text/event-stream", "data: {\"error\":{\"message\":\"gpu fell off\"}}\n\n".into()),
+            ErrorKind::Unavailable,
+            "gpu fell off",
+        ),
         (Reply::Raw(200, "text/event-stream", "data: [DONE]\n\n".into()), ErrorKind::Unavailable, "ended before the answer did"),
         (Reply::Cut(pieces(&["a"])), ErrorKind::Unavailable, "did not answer"),
         (Reply::Silence, ErrorKind::Timeout, "did not answer within"),

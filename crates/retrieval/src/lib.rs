@@ -84,7 +84,11 @@ impl Retriever {
         let search = match self.settings.mode {
             Mode::Bm25 => Search::Sparse(self.sparse.query(question)),
             Mode::Dense => Search::Dense(self.embed(question).await?),
-            Mode::Hybrid => Search::Hybrid { dense: self.embed(question).await?, sparse: self.sparse.query(question), candidates: self.settings.candidates },
+            Mode::Hybrid => Search::Hybrid {
+                dense: self.embed(question).await?,
+                sparse: self.sparse.query(question),
+                candidates: self.settings.candidates,
+            },
         };
         let query = Query { search, filter: Filter::default(), limit: self.settings.top_k };
         Ok(self.index.query(tenant, collection, query).await?)

@@ -33,7 +33,11 @@ pub struct AccessPolicy {
 /// Wants `Authorization: Bearer KEY` where keys are configured. Hashes are compared, so timing tells nothing about a key.
 pub(crate) async fn require_access(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Result<Response, ApiError> {
     if !state.access.keys.is_empty() {
-        let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+        let given = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "));
         let unauthorized = |message: &str| ApiError::new(StatusCode::UNAUTHORIZED, message).code("invalid_api_key");
         let given = given.ok_or_else(|| unauthorized("send a key as `Authorization: Bearer KEY`"))?;
         if !state.access.keys.contains(&KeyHash::of(given.trim())) {
@@ -46,9 +50,13 @@ pub(crate) async fn require_access(State(state): State<Arc<AppState>>, request: 
 /// Without keys, only requests addressed to a loopback name are served: a web page that points its own name at 127.0.0.1 (DNS rebinding) is refused.
 pub(crate) async fn require_known_host(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Result<Response, ApiError> {
     if state.access.keys.is_empty() {
-        let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).or_else(|| request.uri().host()).unwrap_or_default();
+        let host =
+            request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).or_else(|| request.uri().host()).unwrap_or_default();
         if !is_loopback_name(host) {
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "without API keys this server answers only on localhost, 127.0.0.1 and [::1]"));
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "without API keys this server answers only on localhost, 127.0.0.1 and [::1]",
+            ));
         }
     }
     Ok(next.run(request).await)
@@ -71,7 +79,8 @@ mod tests {
         for good in ["localhost", "localhost:8080", "127.0.0.1:8080", "127.1.2.3", "[::1]:8080", "LOCALHOST:1"] {
             assert!(is_loopback_name(good), "{good}");
         }
-        for bad in ["", "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[fe80::1]:80"] {
+        for bad in ["", "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[fe80::1]:80"]
+        {
             assert!(!is_loopback_name(bad), "{bad}");
         }
     }

@@ -68,7 +68,9 @@ impl ApiError {
             _ => "server_error",
         };
         let code = self.code.map(|code| serde_json::Value::String(code.to_owned()));
-        ErrorBody { error: ErrorObject { message: self.message.clone(), kind: kind.to_owned(), param: self.param.map(str::to_owned), code } }
+        ErrorBody {
+            error: ErrorObject { message: self.message.clone(), kind: kind.to_owned(), param: self.param.map(str::to_owned), code },
+        }
     }
 }
 
@@ -99,7 +101,8 @@ impl IntoResponse for ApiError {
 pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
     error!(panic = text, "a handler panicked");
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed; its log has the cause under this request's x-request-id").into_response()
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed; its log has the cause under this request's x-request-id")
+        .into_response()
 }
 
 /// A JSON body whose problems are answered in OpenAI's shape.
@@ -112,7 +115,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(value)) => Ok(Self(value)),
             Err(rejection) => {
-                let status = if rejection.status() == StatusCode::UNPROCESSABLE_ENTITY { StatusCode::BAD_REQUEST } else { rejection.status() };
+                let status =
+                    if rejection.status() == StatusCode::UNPROCESSABLE_ENTITY { StatusCode::BAD_REQUEST } else { rejection.status() };
                 let message = match &rejection {
                     JsonRejection::JsonDataError(error) => format!("the request's JSON has the wrong shape: {}", cause(error)),
                     JsonRejection::JsonSyntaxError(error) => format!("the request is not JSON: {}", cause(error)),

@@ -44,7 +44,9 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/", get(api::page::html))
         .route("/chat.js", get(api::page::script))
         .fallback(|| async { error::ApiError::not_found("there is no such route") })
-        .method_not_allowed_fallback(|| async { error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this route does not take this method") })
+        .method_not_allowed_fallback(|| async {
+            error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this route does not take this method")
+        })
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_known_host))
         .layer(DefaultBodyLimit::max(state.limits.max_body_bytes))
         .layer(CatchPanicLayer::custom(error::panicked))

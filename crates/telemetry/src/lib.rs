@@ -1,1 +1,93 @@
-//! Trace set-up and the catalogue of span and field names.
+//! Trace set-up, and the spans that every request leaves.
+//!
+//! The spans are the diagram: `request` (with `request_id`, which is also the response's `x-request-id`) > `answer` > `answer.retrieve`, `answer.render`,
+//! `answer.generate`, `answer.cite`; `ingest.parse`, `ingest.embed`, `ingest.store`. Their fields are numbers and names, never the text of a prompt or a document.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The filter cannot be read, or there is a subscriber already.
+#[derive(Debug, thiserror::Error)]
+#[error("`log.level` = `{level}` cannot be used: {reason}")]
+pub struct Error {
+    level: String,
+    reason: String,
+}
+
+/// A subscriber that writes events, and each span with its duration when it ends, to `writer`.
+pub fn subscriber<W>(format: Format, level: &str, writer: W) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, Error>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(level).map_err(|error| Error { level: level.to_owned(), reason: error.to_string() })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(FmtSpan::CLOSE).with_writer(writer);
+    Ok(match format {
+        Format::Text => Box::new(builder.with_ansi(false).finish()),
+        Format::Json => Box::new(builder.json().finish()),
+    })
+}
+
+/// Installs a subscriber that writes to standard error, for the whole process.
+pub fn init(format: Format, level: &str) -> Result<(), Error> {
+    let subscriber = subscriber(format, level, std::io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|error| Error { level: level.to_owned(), reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_of_json_carries_the_fields_of_its_spans() -> Result<(), Error> {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let subscriber = subscriber(Format::Json, "info", move || writer.clone())?;
+        tracing::subscriber::with_default(subscriber, || {
+            let _request = tracing::info_span!("request", request_id = "r-1").entered();
+            let _answer = tracing::info_span!("answer", model = "m").entered();
+            tracing::info!(snippets = 4, "found");
+        });
+        let text = String::from_utf8_lossy(&kept.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned();
+        let first = text.lines().next().unwrap_or_default();
+        for part in ["\"request_id\":\"r-1\"", "\"model\":\"m\"", "\"snippets\":4"] {
+            assert!(first.contains(part), "{part} is not in {first}");
+        }
+        assert_eq!(
+            text.lines().filter(|line| line.contains("\"message\":\"close\"")).count(),
+            2,
+            "each span ends with its duration: {text}"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_wrong_filter_is_a_sentence() {
+        let error = subscriber(Format::Text, "groundtone=loud", std::io::stderr).map(|_| ()).map_err(|error| error.to_string());
+        assert!(error.is_err_and(|text| text.starts_with("`log.level` = `groundtone=loud` cannot be used")));
+    }
+}

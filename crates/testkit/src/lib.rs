@@ -52,7 +52,8 @@ impl ScriptedServer {
     /// Starts with these replies, in order; the last one is repeated.
     pub async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
         let shared = Arc::new(Shared { script: Mutex::new(replies.into_iter().collect()), ..Shared::default() });
-        let app = Router::new().route("/v1/chat/completions", post(chat)).route("/v1/embeddings", post(embeddings)).with_state(shared.clone());
+        let app =
+            Router::new().route("/v1/chat/completions", post(chat)).route("/v1/embeddings", post(embeddings)).with_state(shared.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let base_url = format!("http://{}/v1", listener.local_addr().expect("an address"));
         let stop = CancellationToken::new();
@@ -161,7 +162,12 @@ async fn embeddings(State(shared): State<Arc<Shared>>, body: Bytes) -> Response 
         }
         vector
     };
-    let data: Vec<Value> = texts.iter().enumerate().rev().map(|(index, text)| json!({"object": "embedding", "index": index, "embedding": vector(text)})).collect();
+    let data: Vec<Value> = texts
+        .iter()
+        .enumerate()
+        .rev()
+        .map(|(index, text)| json!({"object": "embedding", "index": index, "embedding": vector(text)}))
+        .collect();
     let answer = json!({"object": "list", "data": data, "model": "scripted", "usage": {"prompt_tokens": 1, "total_tokens": 1}});
     respond(StatusCode::OK, "application/json", Body::from(answer.to_string()))
 }

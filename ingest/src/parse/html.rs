@@ -3,7 +3,8 @@ use htmd::HtmlToMarkdown;
 use std::sync::LazyLock;
 
 /// Parts of a page that say nothing about its subject.
-const FURNITURE: &[&str] = &["script", "style", "noscript", "template", "nav", "footer", "aside", "form", "iframe", "svg", "head", "button"];
+const FURNITURE: &[&str] =
+    &["script", "style", "noscript", "template", "nav", "footer", "aside", "form", "iframe", "svg", "head", "button"];
 /// Deepest nesting of tags that is read; deeper ones exhaust the stack of any recursive converter.
 const DEPTH: usize = 256;
 
@@ -21,10 +22,14 @@ pub(super) fn parse(source: &str) -> Result<Parsed, String> {
 
 /// An upper bound of how deep tags are nested: open tags less closing tags, void tags left out.
 fn nesting(source: &str) -> usize {
-    const VOID: &[&str] = &["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr", "p", "li", "td", "tr", "th", "dt", "dd", "option"];
+    const VOID: &[&str] = &[
+        "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr", "p", "li", "td", "tr", "th",
+        "dt", "dd", "option",
+    ];
     let (mut depth, mut deepest) = (0usize, 0usize);
     for tag in source.split('<').skip(1) {
-        let name: String = tag.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+        let name: String =
+            tag.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
         if name.is_empty() || VOID.contains(&name.as_str()) {
             continue;
         }

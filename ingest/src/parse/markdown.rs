@@ -4,7 +4,8 @@ use crate::chunk::headings;
 /// Takes the front matter off; the title is `title:` in it, else the first heading.
 pub(super) fn parse(source: &str) -> Result<Parsed, String> {
     let (front, body) = split_front_matter(source);
-    let from_front = front.lines().find_map(|line| line.strip_prefix("title:")).map(|title| title.trim().trim_matches(['"', '\'']).to_owned());
+    let from_front =
+        front.lines().find_map(|line| line.strip_prefix("title:")).map(|title| title.trim().trim_matches(['"', '\'']).to_owned());
     let title = from_front.filter(|title| !title.is_empty()).or_else(|| headings(body).into_iter().next().map(|heading| heading.text));
     Ok(Parsed { title, text: body.to_owned(), shape: Shape::Markdown })
 }

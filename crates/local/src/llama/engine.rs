@@ -46,7 +46,8 @@ impl Engine {
             }
         };
         report(started, Ok(()));
-        let slots = (0..self.settings.parallel.max(1) as i32).map(|sequence| Slot { sequence, cached: Vec::new(), running: None }).collect();
+        let slots =
+            (0..self.settings.parallel.max(1) as i32).map(|sequence| Slot { sequence, cached: Vec::new(), running: None }).collect();
         let mut work = Work { model: &self.model, settings: &self.settings, context, slots, queue: VecDeque::new(), first: 0 };
         loop {
             if !work.receive(inbox) {
@@ -73,7 +74,9 @@ impl Engine {
             .with_n_threads(threads)
             .with_n_threads_batch(threads);
         let backend = super::BACKEND.as_ref().map_err(Clone::clone)?;
-        self.model.new_context(backend, parameters).map_err(|error| format!("no context of {} x {} tokens: {error}", parallel, self.settings.context_tokens))
+        self.model
+            .new_context(backend, parameters)
+            .map_err(|error| format!("no context of {} x {} tokens: {error}", parallel, self.settings.context_tokens))
     }
 }
 
@@ -120,7 +123,11 @@ impl Work<'_> {
             let best_anywhere = self.slots.iter().enumerate().map(|(at, slot)| (shared(slot), at)).max();
             let free = self.slots.iter().enumerate().filter(|(_, slot)| slot.running.is_none());
             // Among equals the shortest cache: the least is lost.
-            let Some((own, at)) = free.map(|(at, slot)| (shared(slot), std::cmp::Reverse(slot.cached.len()), at)).max().map(|(own, _, at)| (own, at)) else { return };
+            let Some((own, at)) =
+                free.map(|(at, slot)| (shared(slot), std::cmp::Reverse(slot.cached.len()), at)).max().map(|(own, _, at)| (own, at))
+            else {
+                return;
+            };
             match self.place(job, at, own, best_anywhere) {
                 Ok(()) => {}
                 Err((job, reason)) => fail(&job, &self.settings.model_id, &reason),
@@ -133,12 +140,15 @@ impl Work<'_> {
     fn place(&mut self, job: Job, at: usize, own: usize, best_anywhere: Option<(usize, usize)>) -> Result<(), (Job, String)> {
         let sequence = self.slots[at].sequence;
         let mut keep = own.min(job.prompt.len() - 1);
-        let source = best_anywhere.filter(|&(most, from)| most > own && from != at).map(|(most, from)| (most.min(job.prompt.len() - 1), from));
+        let source =
+            best_anywhere.filter(|&(most, from)| most > own && from != at).map(|(most, from)| (most.min(job.prompt.len() - 1), from));
         let change = match source {
             Some((most, from)) => {
                 keep = most;
                 let from = self.slots[from].sequence;
-                self.clear(sequence, 0).and_then(|()| self.context.copy_kv_cache_seq(from, sequence, Some(0), Some(most as u32)).map_err(|error| error.to_string()))
+                self.clear(sequence, 0).and_then(|()| {
+                    self.context.copy_kv_cache_seq(from, sequence, Some(0), Some(most as u32)).map_err(|error| error.to_string())
+                })
             }
             None => self.clear(sequence, keep),
         };

@@ -65,7 +65,8 @@ impl LlamaChat {
         let shown = path.display();
         std::fs::File::open(path).map_err(|error| failed(format!("{shown} cannot be read: {error}")))?;
         let backend = BACKEND.as_ref().map_err(|error| failed(error.clone()))?;
-        let model = LlamaModel::load_from_file(backend, path, &LlamaModelParams::default()).map_err(|_| failed(format!("{shown} is no GGUF model that llama.cpp can load")))?;
+        let model = LlamaModel::load_from_file(backend, path, &LlamaModelParams::default())
+            .map_err(|_| failed(format!("{shown} is no GGUF model that llama.cpp can load")))?;
         let model = Arc::new(model);
         let template = match model.chat_template(None) {
             Ok(template) => template,
@@ -127,7 +128,10 @@ impl ChatModel for LlamaChat {
         let place = self.take_place()?;
         let (model, template) = (self.model.clone(), self.template.clone());
         let tokenize = move || template::tokenize_chat(&model, &template, &request.messages);
-        let prompt = tokio::task::spawn_blocking(tokenize).await.map_err(|error| self.failed(error.to_string()))?.map_err(|reason| self.failed(reason))?;
+        let prompt = tokio::task::spawn_blocking(tokenize)
+            .await
+            .map_err(|error| self.failed(error.to_string()))?
+            .map_err(|reason| self.failed(reason))?;
         let room = self.settings.context_tokens as usize;
         if prompt.is_empty() || prompt.len() >= room {
             return Err(Error::PromptTooLong { model: self.settings.model_id.clone(), prompt_tokens: prompt.len(), limit: room - 1 });
@@ -137,7 +141,9 @@ impl ChatModel for LlamaChat {
         // Room for every event of the answer: the engine never waits for a slow reader, and the memory is bounded by the answer's length.
         let (events, receiver) = mpsc::channel(max_tokens + 4);
         let sampling = Sampling { max_tokens: None, ..request.sampling };
-        self.jobs.send(Job { prompt, max_tokens, sampling, events, _place: place }).map_err(|_| self.failed("its thread has ended".to_owned()))?;
+        self.jobs
+            .send(Job { prompt, max_tokens, sampling, events, _place: place })
+            .map_err(|_| self.failed("its thread has ended".to_owned()))?;
         Ok(ReceiverStream::new(receiver).boxed())
     }
 }

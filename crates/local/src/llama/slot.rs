@@ -80,7 +80,11 @@ impl Running {
         if !rest.is_empty() && self.send(ChatEvent::Delta(rest)) == After::Over {
             return After::Over;
         }
-        let usage = TokenUsage { prompt_tokens: self.job.prompt.len() as u64, cached_tokens: self.reused as u64, completion_tokens: self.written as u64 };
+        let usage = TokenUsage {
+            prompt_tokens: self.job.prompt.len() as u64,
+            cached_tokens: self.reused as u64,
+            completion_tokens: self.written as u64,
+        };
         self.send(ChatEvent::Finished { reason, usage: Some(usage) });
         After::Over
     }
@@ -101,7 +105,10 @@ fn sampler(sampling: &Sampling, vocabulary: i32) -> LlamaSampler {
             chain.push(LlamaSampler::top_p(sampling.top_p.unwrap_or(1.0), 1));
             chain.push(LlamaSampler::temp(temperature));
             // llama.cpp has seeds of 32 bits; without one each answer draws anew.
-            let seed = sampling.seed.map_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.subsec_nanos()), |seed| (seed ^ (seed >> 32)) as u32);
+            let seed = sampling.seed.map_or_else(
+                || std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.subsec_nanos()),
+                |seed| (seed ^ (seed >> 32)) as u32,
+            );
             chain.push(LlamaSampler::dist(seed));
         }
         _ => chain.push(LlamaSampler::greedy()),

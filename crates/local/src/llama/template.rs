@@ -10,8 +10,13 @@ const MARK: char = '\u{E0F7}';
 const PIECE_BYTES: usize = 8 * 1024;
 
 /// The template is applied to stand-ins; its own text is read with special tokens, the contents without.
-pub(crate) fn tokenize_chat(model: &LlamaModel, template: &LlamaChatTemplate, messages: &[PromptMessage]) -> Result<Vec<LlamaToken>, String> {
-    let marked = |(at, message): (usize, &PromptMessage)| LlamaChatMessage::new(message.role.as_str().to_owned(), format!("{MARK}{at}{MARK}"));
+pub(crate) fn tokenize_chat(
+    model: &LlamaModel,
+    template: &LlamaChatTemplate,
+    messages: &[PromptMessage],
+) -> Result<Vec<LlamaToken>, String> {
+    let marked =
+        |(at, message): (usize, &PromptMessage)| LlamaChatMessage::new(message.role.as_str().to_owned(), format!("{MARK}{at}{MARK}"));
     let chat = messages.iter().enumerate().map(marked).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     let text = model.apply_chat_template(template, &chat, true).map_err(|error| format!("its chat template cannot be applied: {error}"))?;
     let vocabulary = model.vocab();
@@ -21,7 +26,8 @@ pub(crate) fn tokenize_chat(model: &LlamaModel, template: &LlamaChatTemplate, me
         if at % 2 == 0 {
             tokens.extend(vocabulary.tokenize(piece.as_bytes(), at == 0, true));
         } else {
-            let message = piece.parse::<usize>().ok().and_then(|number| messages.get(number)).ok_or("its chat template changes what it is given")?;
+            let message =
+                piece.parse::<usize>().ok().and_then(|number| messages.get(number)).ok_or("its chat template changes what it is given")?;
             tokens.extend(tokenize_plain(model, &message.content));
         }
     }

@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use groundtone_answer::{AnswerEvent, AnswerStream, Question, Summary};
 use groundtone_openai_api::{
-    Annotation, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, Choice, ChunkChoice, Content, Delta, PromptTokensDetails, RequestMessage, ResponseMessage,
-    Stop, UrlCitation, Usage,
+    Annotation, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, Choice, ChunkChoice, Content, Delta, PromptTokensDetails,
+    RequestMessage, ResponseMessage, Stop, UrlCitation, Usage,
 };
 use groundtone_prompt::{PromptMessage, Role};
 use groundtone_provider::{FinishReason, Sampling};
@@ -26,7 +26,10 @@ const NOT_YET: &[&str] = &["tools", "tool_choice", "functions", "function_call",
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// `POST /v1/chat/completions`, as one body or as a stream.
-pub(crate) async fn create(State(state): State<Arc<AppState>>, ApiJson(request): ApiJson<ChatCompletionRequest>) -> Result<Response, ApiError> {
+pub(crate) async fn create(
+    State(state): State<Arc<AppState>>,
+    ApiJson(request): ApiJson<ChatCompletionRequest>,
+) -> Result<Response, ApiError> {
     if request.model != state.answerer.assistant().name {
         return Err(unknown(&state, &request.model));
     }
@@ -34,7 +37,8 @@ pub(crate) async fn create(State(state): State<Arc<AppState>>, ApiJson(request):
     let include_usage = request.stream_options.is_some_and(|options| options.include_usage);
     let head = Head { id: format!("chatcmpl-{}", uuid::Uuid::now_v7().simple()), created: unix_now(), model: request.model.clone() };
     let deadline = Instant::now() + state.limits.request_timeout;
-    let too_late = || ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("no complete answer within {} s", state.limits.request_timeout.as_secs()));
+    let too_late =
+        || ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("no complete answer within {} s", state.limits.request_timeout.as_secs()));
     let question = question(&state, request)?;
     if streamed {
         let answer = tokio::time::timeout_at(deadline, state.answerer.stream(question)).await.map_err(|_| too_late())??;
@@ -43,7 +47,8 @@ pub(crate) async fn create(State(state): State<Arc<AppState>>, ApiJson(request):
     }
     let answer = tokio::time::timeout_at(deadline, state.answerer.answer(question)).await.map_err(|_| too_late())??;
     let summary = answer.summary;
-    let message = ResponseMessage { role: "assistant".to_owned(), content: Some(answer.text), refusal: None, annotations: annotations(&summary) };
+    let message =
+        ResponseMessage { role: "assistant".to_owned(), content: Some(answer.text), refusal: None, annotations: annotations(&summary) };
     let body = ChatCompletion {
         id: head.id,
         object: "chat.completion".to_owned(),
@@ -58,7 +63,12 @@ pub(crate) async fn create(State(state): State<Arc<AppState>>, ApiJson(request):
 
 /// Checks a request and takes out of it what an answer needs.
 fn question(state: &AppState, request: ChatCompletionRequest) -> Result<Question, ApiError> {
-    if let Some(field) = NOT_YET.iter().find(|field| request.rest.get(**field).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)) && *value != json!([]) && *value != json!({}))) {
+    if let Some(field) = NOT_YET.iter().find(|field| {
+        request
+            .rest
+            .get(**field)
+            .is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)) && *value != json!([]) && *value != json!({}))
+    }) {
         return Err(ApiError::invalid(field, format!("`{field}` is not supported by this server")));
     }
     if request.rest.get("response_format").is_some_and(|format| format["type"] != "text") {
@@ -94,7 +104,9 @@ fn question(state: &AppState, request: ChatCompletionRequest) -> Result<Question
 
 fn in_range(param: &'static str, value: Option<f32>, least: f32, most: f32) -> Result<(), ApiError> {
     match value {
-        Some(value) if !(least..=most).contains(&value) => Err(ApiError::invalid(param, format!("`{param}` must be between {least} and {most}"))),
+        Some(value) if !(least..=most).contains(&value) => {
+            Err(ApiError::invalid(param, format!("`{param}` must be between {least} and {most}")))
+        }
         _ => Ok(()),
     }
 }
@@ -153,7 +165,9 @@ fn chunks(answer: AnswerStream, head: Head, include_usage: bool, deadline: Insta
     let rest = stream::unfold(state, move |state| async move {
         let (mut answer, head) = state?;
         let step = match tokio::time::timeout_at(deadline, answer.next()).await {
-            Err(_) => return Some((vec![failure(&ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long and was cut off"))], None)),
+            Err(_) => {
+                return Some((vec![failure(&ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long and was cut off"))], None));
+            }
             Ok(step) => step?,
         };
         match step {
@@ -192,7 +206,12 @@ fn failure(error: &ApiError) -> Event {
 fn annotations(summary: &Summary) -> Vec<Annotation> {
     let annotation = |citation: &groundtone_answer::CitedSource| Annotation {
         kind: "url_citation".to_owned(),
-        url_citation: UrlCitation { start_index: citation.start, end_index: citation.end, url: citation.url.clone(), title: citation.title.clone() },
+        url_citation: UrlCitation {
+            start_index: citation.start,
+            end_index: citation.end,
+            url: citation.url.clone(),
+            title: citation.title.clone(),
+        },
     };
     summary.citations.iter().map(annotation).collect()
 }

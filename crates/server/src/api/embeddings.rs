@@ -10,12 +10,18 @@ use groundtone_provider::EmbedFor;
 use std::sync::Arc;
 
 /// Vectors of the embedder that the collections are built with.
-pub(crate) async fn create(State(state): State<Arc<AppState>>, ApiJson(request): ApiJson<EmbeddingRequest>) -> Result<Json<EmbeddingList>, ApiError> {
+pub(crate) async fn create(
+    State(state): State<Arc<AppState>>,
+    ApiJson(request): ApiJson<EmbeddingRequest>,
+) -> Result<Json<EmbeddingList>, ApiError> {
     if request.model != state.embedder.id() {
         return Err(unknown(&state, &request.model));
     }
     if request.dimensions.is_some_and(|wanted| wanted != state.embedder.dimensions()) {
-        return Err(ApiError::invalid("dimensions", format!("`{}` makes vectors of {} numbers only", request.model, state.embedder.dimensions())));
+        return Err(ApiError::invalid(
+            "dimensions",
+            format!("`{}` makes vectors of {} numbers only", request.model, state.embedder.dimensions()),
+        ));
     }
     let texts = request.input.into_vec();
     let most = state.limits.max_embedding_inputs;
@@ -26,10 +32,16 @@ pub(crate) async fn create(State(state): State<Arc<AppState>>, ApiJson(request):
     let read: usize = texts.iter().map(|text| tokens.count(text)).sum();
     let vectors = state.embedder.embed(&texts, EmbedFor::Document).await.map_err(|error| ApiError::of(error.kind(), &error))?;
     let encode = |vector: Vec<f32>| match request.encoding_format {
-        Some(EncodingFormat::Base64) => EmbeddingValues::Base64(STANDARD.encode(vector.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())),
+        Some(EncodingFormat::Base64) => {
+            EmbeddingValues::Base64(STANDARD.encode(vector.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()))
+        }
         _ => EmbeddingValues::Float(vector),
     };
-    let data = vectors.into_iter().enumerate().map(|(index, vector)| Embedding { object: "embedding".to_owned(), index, embedding: encode(vector) }).collect();
+    let data = vectors
+        .into_iter()
+        .enumerate()
+        .map(|(index, vector)| Embedding { object: "embedding".to_owned(), index, embedding: encode(vector) })
+        .collect();
     let usage = EmbeddingUsage { prompt_tokens: read as u64, total_tokens: read as u64 };
     Ok(Json(EmbeddingList { object: "list".to_owned(), data, model: request.model, usage: Some(usage) }))
 }

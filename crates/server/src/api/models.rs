@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 fn models(state: &AppState) -> Vec<Model> {
     let ids = [state.answerer.assistant().name.as_str(), state.embedder.id()];
-    ids.map(|id| Model { id: id.to_owned(), object: "model".to_owned(), created: state.started_at, owned_by: "groundtone".to_owned() }).to_vec()
+    ids.map(|id| Model { id: id.to_owned(), object: "model".to_owned(), created: state.started_at, owned_by: "groundtone".to_owned() })
+        .to_vec()
 }
 
 /// The assistant and the embedder.

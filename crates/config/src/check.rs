@@ -1,0 +1,68 @@
+//! Values that have the right type and are wrong all the same. A problem is a key and a reason.
+
+use crate::settings::{Config, Engine};
+
+type Problem = (&'static str, String);
+
+fn between<T: PartialOrd + std::fmt::Display>(key: &'static str, value: T, least: T, most: T) -> Result<(), Problem> {
+    if value >= least && value <= most { Ok(()) } else { Err((key, format!("must be between {least} and {most}"))) }
+}
+
+fn web_address(key: &'static str, url: &str) -> Result<(), Problem> {
+    let web = url.is_empty() || url.starts_with("http://") || url.starts_with("https://");
+    if web { Ok(()) } else { Err((key, "must begin with http:// or https://".to_owned())) }
+}
+
+fn needs_url(key: &'static str, kind: &str, engine: Engine, url: &str) -> Result<(), Problem> {
+    if engine == Engine::Openai && url.is_empty() {
+        Err((key, format!("`{kind} = \"openai\"` needs the server's base URL")))
+    } else {
+        Ok(())
+    }
+}
+
+pub(crate) fn check(config: &Config) -> Result<(), Problem> {
+    needs_url("embedder.url", "embedder.kind", config.embedder.kind, &config.embedder.url)?;
+    needs_url("chat.url", "chat.kind", config.chat.kind, &config.chat.url)?;
+    web_address("embedder.url", &config.embedder.url)?;
+    web_address("chat.url", &config.chat.url)?;
+    web_address("store.url", &config.store.url)?;
+    web_address("models.hub", &config.models.hub)?;
+    between("embedder.dimensions", config.embedder.dimensions, 1, 65_536)?;
+    between("embedder.max_tokens", config.embedder.max_tokens, 16, 1_000_000)?;
+    between("embedder.batch", config.embedder.batch, 1, 2_048)?;
+    between("embedder.timeout_seconds", config.embedder.timeout_seconds, 1, 3_600)?;
+    between("chat.context_tokens", config.chat.context_tokens, 256, 10_000_000)?;
+    between("chat.max_tokens", config.chat.max_tokens, 1, config.chat.context_tokens / 2)?;
+    between("chat.temperature", config.chat.temperature, 0.0, 2.0)?;
+    between("chat.parallel", config.chat.parallel, 1, 64)?;
+    between("chat.queue", config.chat.queue, 0, 10_000)?;
+    between("chat.connect_timeout_seconds", config.chat.connect_timeout_seconds, 1, 3_600)?;
+    between("chat.first_token_timeout_seconds", config.chat.first_token_timeout_seconds, 1, 3_600)?;
+    between("chat.idle_timeout_seconds", config.chat.idle_timeout_seconds, 1, 3_600)?;
+    between("store.timeout_seconds", config.store.timeout_seconds, 1, 3_600)?;
+    between("store.bm25_average_length", config.store.bm25_average_length, 1.0, 1e6)?;
+    between("ingest.chunk_tokens", config.ingest.chunk_tokens, 16, 8_192)?;
+    between("ingest.max_file_bytes", config.ingest.max_file_bytes, 1, 4_000_000_000)?;
+    between("ingest.parse_timeout_seconds", config.ingest.parse_timeout_seconds, 1, 3_600)?;
+    between("retrieval.top_k", config.retrieval.top_k, 1, 50)?;
+    between("retrieval.candidates", config.retrieval.candidates, config.retrieval.top_k, 1_000)?;
+    between("assistant.context_tokens", config.assistant.context_tokens, 0, config.chat.context_tokens)?;
+    between("server.max_body_bytes", config.server.max_body_bytes, 1_024, 1_000_000_000)?;
+    between("server.request_timeout_seconds", config.server.request_timeout_seconds, 1, 86_400)?;
+    if config.assistant.name.trim().is_empty() {
+        return Err(("assistant.name", "must not be empty".to_owned()));
+    }
+    if config.assistant.abstain.trim().is_empty() {
+        return Err(("assistant.abstain", "must not be empty".to_owned()));
+    }
+    if let Some(wrong) = config.server.api_key_sha256.iter().find(|hash| hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit())) {
+        return Err(("server.api_key_sha256", format!("`{wrong}` is not 64 hexadecimal digits")));
+    }
+    let loopback = config.server.host.eq_ignore_ascii_case("localhost")
+        || config.server.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    if !loopback && config.server.api_key_sha256.is_empty() {
+        return Err(("server.host", "listening beyond this machine needs `server.api_key_sha256`".to_owned()));
+    }
+    Ok(())
+}

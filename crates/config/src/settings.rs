@@ -1,0 +1,152 @@
+//! The settings as types. What each means stands in `groundtone.default.toml`, in the same order.
+#![expect(missing_docs, reason = "groundtone.default.toml is the documentation; a test holds it complete")]
+
+use groundtone_types::Collection;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Everything.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub data: Data,
+    pub models: Models,
+    pub embedder: Embedder,
+    pub chat: Chat,
+    pub store: Store,
+    pub ingest: Ingest,
+    pub retrieval: Retrieval,
+    pub assistant: Assistant,
+    pub server: Server,
+    pub log: Log,
+}
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    Local,
+    Openai,
+}
+
+/// Which arms search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RetrievalMode {
+    Hybrid,
+    Dense,
+    Bm25,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    pub directory: PathBuf,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Models {
+    pub directory: PathBuf,
+    pub hub: String,
+    pub python: String,
+    pub offline: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Embedder {
+    pub kind: Engine,
+    pub model: String,
+    pub url: String,
+    pub api_key_env: String,
+    pub dimensions: usize,
+    pub max_tokens: usize,
+    pub batch: usize,
+    pub timeout_seconds: u64,
+    pub threads: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chat {
+    pub kind: Engine,
+    pub model: String,
+    pub path: PathBuf,
+    pub url: String,
+    pub api_key_env: String,
+    pub context_tokens: u32,
+    pub max_tokens: u32,
+    pub temperature: f32,
+    pub threads: usize,
+    pub parallel: u32,
+    pub queue: usize,
+    pub connect_timeout_seconds: u64,
+    pub first_token_timeout_seconds: u64,
+    pub idle_timeout_seconds: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    pub url: String,
+    pub api_key_env: String,
+    pub timeout_seconds: u64,
+    pub bm25_language: String,
+    pub bm25_average_length: f64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingest {
+    pub collection: Collection,
+    pub chunk_tokens: usize,
+    pub max_file_bytes: u64,
+    pub parse_timeout_seconds: u64,
+    pub url_prefix: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retrieval {
+    pub mode: RetrievalMode,
+    pub top_k: usize,
+    pub candidates: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assistant {
+    pub name: String,
+    pub collection: Collection,
+    pub system: String,
+    pub abstain: String,
+    pub context_tokens: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    pub host: String,
+    pub port: u16,
+    pub api_key_sha256: Vec<String>,
+    pub api_key_env: String,
+    pub max_body_bytes: usize,
+    pub request_timeout_seconds: u64,
+    pub drain_seconds: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: String,
+}

@@ -1,0 +1,80 @@
+//! Points, filters and queries as the wire has them.
+
+use groundtone_index::{BM25, DENSE, Error, Filter, Point, Query, RRF_K, Search, field, stored_id};
+use groundtone_types::{Collection, Snippet, Tenant};
+use qdrant_client::Payload;
+use qdrant_client::qdrant::{
+    Condition, Filter as WireFilter, NamedVectors, PointId, PointStruct, PrefetchQueryBuilder, Query as WireQuery, QueryPoints,
+    QueryPointsBuilder, RrfBuilder, ScoredPoint, Value, Vector, VectorInput, point_id::PointIdOptions,
+};
+use serde_json::json;
+use std::collections::HashMap;
+use uuid::Uuid;
+
+pub(crate) fn point_id(id: Uuid) -> PointId {
+    PointId { point_id_options: Some(PointIdOptions::Uuid(id.to_string())) }
+}
+
+pub(crate) fn uuid_of(id: &PointId) -> Option<Uuid> {
+    match &id.point_id_options {
+        Some(PointIdOptions::Uuid(text)) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The tenant is part of every filter.
+pub(crate) fn filter(tenant: &Tenant, filter: &Filter) -> WireFilter {
+    let mut conditions = vec![Condition::matches(field::TENANT, tenant.to_string())];
+    if !filter.documents.is_empty() {
+        conditions.push(Condition::matches(field::DOCUMENT, filter.documents.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    }
+    WireFilter::must(conditions)
+}
+
+pub(crate) fn point_struct(place: &str, tenant: &Tenant, point: Point) -> Result<PointStruct, Error> {
+    let failed = |error: &dyn std::fmt::Display| Error::Failed { place: place.to_owned(), reason: error.to_string() };
+    let chunk = serde_json::to_value(&point.chunk).map_err(|error| failed(&error))?;
+    let payload = json!({field::TENANT: tenant.as_str(), field::DOCUMENT: point.chunk.document.as_str(), field::POINT: point.id.to_string(), field::CHUNK: chunk});
+    let payload = Payload::try_from(payload).map_err(|error| failed(&error))?;
+    let vectors = NamedVectors::default()
+        .add_vector(DENSE, point.dense)
+        .add_vector(BM25, Vector::new_sparse(point.sparse.indices, point.sparse.values));
+    Ok(PointStruct::new(point_id(stored_id(tenant, point.id)), vectors, payload))
+}
+
+/// The id as it was given, out of a payload.
+pub(crate) fn given_id(place: &str, payload: &HashMap<String, Value>) -> Result<Uuid, Error> {
+    let broken = || Error::Failed { place: place.to_owned(), reason: "a point without its id".to_owned() };
+    payload.get(field::POINT).and_then(Value::as_str).and_then(|text| text.parse().ok()).ok_or_else(broken)
+}
+
+pub(crate) fn snippet(place: &str, mut point: ScoredPoint) -> Result<Snippet, Error> {
+    let id = given_id(place, &point.payload)?;
+    let chunk = point.payload.remove(field::CHUNK).map_or(serde_json::Value::Null, Value::into_json);
+    let chunk =
+        serde_json::from_value(chunk).map_err(|error| Error::Failed { place: place.to_owned(), reason: format!("point {id}: {error}") })?;
+    Ok(Snippet { id, chunk, score: point.score })
+}
+
+fn nearest_sparse(vector: groundtone_index::SparseVector) -> WireQuery {
+    WireQuery::new_nearest(VectorInput::new_sparse(vector.indices, vector.values))
+}
+
+pub(crate) fn query_points(collection: &Collection, tenant: &Tenant, query: Query) -> QueryPoints {
+    let only = filter(tenant, &query.filter);
+    let request = QueryPointsBuilder::new(collection.as_str()).limit(query.limit as u64).with_payload(true);
+    match query.search {
+        Search::Dense(vector) => request.query(vector).using(DENSE).filter(only).build(),
+        Search::Sparse(vector) => request.query(nearest_sparse(vector)).using(BM25).filter(only).build(),
+        Search::Hybrid { dense, sparse, candidates } => {
+            let arm = |query: WireQuery, using: &str| {
+                PrefetchQueryBuilder::default().query(query).using(using).filter(only.clone()).limit(candidates as u64)
+            };
+            let mut request = request.add_prefetch(arm(WireQuery::new_nearest(dense), DENSE));
+            if !sparse.indices.is_empty() {
+                request = request.add_prefetch(arm(nearest_sparse(sparse), BM25));
+            }
+            request.query(WireQuery::new_rrf(RrfBuilder::new().k(RRF_K))).filter(only).build()
+        }
+    }
+}

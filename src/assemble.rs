@@ -1,0 +1,242 @@
+//! Settings to parts: which embedder, which chat model, which index. The only place that knows all of them.
+
+use crate::Global;
+use crate::output::hint;
+use anyhow::Context;
+use groundtone_answer::{Answerer, Assistant};
+use groundtone_catalog::{Catalog, DataDirectory};
+use groundtone_config::{Config, Engine, LogFormat, RetrievalMode};
+use groundtone_index::{SparseEmbedder, VectorIndex};
+use groundtone_index_edge::{Bm25, EdgeIndex, EdgeSettings};
+use groundtone_index_qdrant::{QdrantIndex, QdrantSettings};
+use groundtone_ingest::{ChunkSettings, IngestSettings, Ingester};
+use groundtone_local::{FetchPolicy, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
+use groundtone_prompt::{PromptContract, TemplateVersion};
+use groundtone_provider::{ChatModel, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Sampling};
+use groundtone_retrieval::{Mode, Retriever, Settings};
+use groundtone_types::Tenant;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Queries of the embedded index that run at the same time.
+const PARALLEL_QUERIES: usize = 8;
+const PULL: &str = "run `groundtone models pull`";
+
+/// Settings with the command line's flags on top, and logging switched on.
+pub(crate) fn settings(global: &Global, flags: &[(&str, String)]) -> anyhow::Result<Config> {
+    let mut flags = flags.to_vec();
+    if let Some(data) = &global.data {
+        flags.push(("data.directory", data.display().to_string()));
+    }
+    match global.verbose {
+        0 => {}
+        1 => flags.push(("log.level", "info".to_owned())),
+        _ => flags.push(("log.level", "debug".to_owned())),
+    }
+    let config = groundtone_config::load(global.config.as_deref(), &flags)
+        .map_err(|error| hint(error, "`groundtone config` prints every key with its documentation"))?;
+    let format = match config.log.format {
+        LogFormat::Text => groundtone_telemetry::Format::Text,
+        LogFormat::Json => groundtone_telemetry::Format::Json,
+    };
+    groundtone_telemetry::init(format, &config.log.level)?;
+    Ok(config)
+}
+
+/// Unix seconds.
+pub(crate) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Opens the data directory for this command alone.
+pub(crate) fn data_directory(config: &Config, command: &str) -> anyhow::Result<DataDirectory> {
+    DataDirectory::open(&config.data.directory, command).map_err(|error| match &error {
+        groundtone_catalog::Error::Held { pid, .. } => hint(&error, format!("stop process {pid}, or name another directory with --data")),
+        _ => error.into(),
+    })
+}
+
+/// Which model files the settings need.
+pub(crate) fn needed_models(config: &Config) -> Vec<String> {
+    let mut needed = Vec::new();
+    if config.embedder.kind == Engine::Local {
+        needed.push(config.embedder.model.clone());
+    }
+    if config.chat.kind == Engine::Local && config.chat.path.as_os_str().is_empty() {
+        needed.push(config.chat.model.clone());
+    }
+    needed
+}
+
+/// How model files may be fetched.
+pub(crate) fn fetch_policy(config: &Config) -> FetchPolicy {
+    FetchPolicy { offline: config.models.offline, hub: config.models.hub.clone(), python: config.models.python.clone() }
+}
+
+fn threads(configured: usize) -> usize {
+    if configured == 0 { available_threads() } else { configured }
+}
+
+/// The embedder of the settings.
+pub(crate) async fn embedder(config: &Config) -> anyhow::Result<Arc<dyn Embedder>> {
+    let settings = config.embedder.clone();
+    if settings.kind == Engine::Openai {
+        let limit = Duration::from_secs(settings.timeout_seconds);
+        let key = groundtone_config::secret("embedder.api_key_env", &settings.api_key_env)?;
+        let endpoint = Endpoint::new(&settings.url, key, limit, limit, limit)?;
+        return Ok(Arc::new(OpenAiEmbeddings::new(endpoint, settings.model, settings.dimensions, settings.max_tokens, settings.batch)));
+    }
+    let paths = ModelStore::new(&config.models.directory).paths(&settings.model).map_err(|error| hint(error, PULL))?;
+    let (model, tokenizer) = (paths.first().cloned(), paths.get(1).cloned());
+    let (model, tokenizer) =
+        model.zip(tokenizer).ok_or_else(|| anyhow::anyhow!("`embedder.model` = `{}` is not an embedding model", settings.model))?;
+    let load = move || LocalEmbedder::load(&settings.model, &model, &tokenizer, threads(settings.threads));
+    Ok(Arc::new(tokio::task::spawn_blocking(load).await.context("loading the embedder")??))
+}
+
+/// The chat model of the settings.
+pub(crate) async fn chat_model(config: &Config) -> anyhow::Result<Arc<dyn ChatModel>> {
+    let settings = config.chat.clone();
+    if settings.kind == Engine::Openai {
+        let seconds = Duration::from_secs;
+        let key = groundtone_config::secret("chat.api_key_env", &settings.api_key_env)?;
+        let endpoint = Endpoint::new(
+            &settings.url,
+            key,
+            seconds(settings.connect_timeout_seconds),
+            seconds(settings.first_token_timeout_seconds),
+            seconds(settings.idle_timeout_seconds),
+        )?;
+        return Ok(Arc::new(OpenAiChat::new(endpoint, settings.model, settings.context_tokens as usize)));
+    }
+    let (path, model_id) = if settings.path.as_os_str().is_empty() {
+        let paths = ModelStore::new(&config.models.directory).paths(&settings.model).map_err(|error| hint(error, PULL))?;
+        let path = paths.into_iter().next().filter(|path| path.extension().is_some_and(|ending| ending == "gguf"));
+        (path.ok_or_else(|| anyhow::anyhow!("`chat.model` = `{}` is not a chat model", settings.model))?, settings.model.clone())
+    } else {
+        let name = settings.path.file_stem().map_or_else(|| settings.model.clone(), |stem| stem.to_string_lossy().into_owned());
+        (settings.path.clone(), name)
+    };
+    let llama = LlamaSettings {
+        model_id,
+        context_tokens: settings.context_tokens,
+        parallel: settings.parallel,
+        threads: threads(settings.threads),
+        queue: settings.queue,
+        max_tokens: settings.max_tokens,
+    };
+    let load = move || LlamaChat::load(&path, llama);
+    let model = tokio::task::spawn_blocking(load).await.context("loading the chat model")?;
+    Ok(Arc::new(model.map_err(|error| hint(error, "check `chat.path`, or run `groundtone models pull`"))?))
+}
+
+/// BM25 of the settings.
+pub(crate) fn sparse(config: &Config) -> anyhow::Result<Arc<dyn SparseEmbedder>> {
+    Ok(Arc::new(Bm25::new(&config.store.bm25_language, config.store.bm25_average_length)?))
+}
+
+/// The index of the settings.
+pub(crate) async fn index(config: &Config, directory: &DataDirectory) -> anyhow::Result<Arc<dyn VectorIndex>> {
+    let timeout = Duration::from_secs(config.store.timeout_seconds);
+    if config.store.url.is_empty() {
+        let settings = EdgeSettings { parallel_queries: PARALLEL_QUERIES, query_timeout: timeout, indexing_threads: available_threads() };
+        return Ok(Arc::new(EdgeIndex::open(&directory.vectors(), settings)?));
+    }
+    let key = groundtone_config::secret("store.api_key_env", &config.store.api_key_env)?;
+    let index = QdrantIndex::connect(&config.store.url, key, QdrantSettings { timeout }).await;
+    Ok(Arc::new(index.map_err(|error| hint(error, "start Qdrant, correct `store.url`, or leave it empty for the embedded index"))?))
+}
+
+/// A data directory with the parts that ingest and search need.
+pub(crate) struct Library {
+    pub(crate) directory: DataDirectory,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) index: Arc<dyn VectorIndex>,
+    pub(crate) embedder: Arc<dyn Embedder>,
+    pub(crate) sparse: Arc<dyn SparseEmbedder>,
+    pub(crate) tenant: Tenant,
+}
+
+impl Library {
+    /// Opens everything; the data directory first, so that a second process is told at once.
+    pub(crate) async fn open(config: &Config, command: &str) -> anyhow::Result<Self> {
+        let directory = data_directory(config, command)?;
+        let embedder = embedder(config).await?;
+        let catalog = Arc::new(Catalog::open(&directory).await?);
+        let index = index(config, &directory).await?;
+        Ok(Self { directory, catalog, index, embedder, sparse: sparse(config)?, tenant: Tenant::default() })
+    }
+
+    /// Ingest with these parts.
+    pub(crate) fn ingester(&self) -> Ingester {
+        Ingester::new(self.index.clone(), self.embedder.clone(), self.sparse.clone(), self.catalog.clone())
+    }
+
+    /// Search with these parts, after a check that the collection is there and was built with the same embedders.
+    pub(crate) async fn retriever(&self, config: &Config) -> anyhow::Result<Retriever> {
+        let name = &config.assistant.collection;
+        let ours = Ingester::vectors_fingerprint(&*self.embedder, &*self.sparse);
+        match self.catalog.collection(name).await? {
+            None => {
+                return Err(hint(
+                    format!("there is no collection `{name}` in {}", self.directory.path().display()),
+                    "run `groundtone ingest FOLDER` first, or `groundtone demo`",
+                ));
+            }
+            Some(record) if record.fingerprint != ours => {
+                let message = format!("collection `{name}` was built with {} but the configuration says {ours}", record.fingerprint);
+                return Err(hint(
+                    message,
+                    "configure the same embedder, or build the collection anew with `groundtone ingest --full FOLDER`",
+                ));
+            }
+            Some(_) => {}
+        }
+        let mode = match config.retrieval.mode {
+            RetrievalMode::Hybrid => Mode::Hybrid,
+            RetrievalMode::Dense => Mode::Dense,
+            RetrievalMode::Bm25 => Mode::Bm25,
+        };
+        let settings = Settings { mode, top_k: config.retrieval.top_k, candidates: config.retrieval.candidates };
+        Ok(Retriever::new(self.index.clone(), self.embedder.clone(), self.sparse.clone(), settings))
+    }
+
+    /// Answering with these parts.
+    pub(crate) async fn answerer(&self, config: &Config) -> anyhow::Result<Answerer> {
+        let retriever = self.retriever(config).await?;
+        let model = chat_model(config).await?;
+        let contract = PromptContract {
+            template: TemplateVersion::V1,
+            system: config.assistant.system.clone(),
+            abstain: config.assistant.abstain.clone(),
+            context_tokens: config.assistant.context_tokens as usize,
+            tokenizer: model.tokens().id().to_owned(),
+        };
+        let sampling =
+            Sampling { temperature: Some(config.chat.temperature), max_tokens: Some(config.chat.max_tokens), ..Sampling::default() };
+        let assistant =
+            Assistant { name: config.assistant.name.clone(), collection: config.assistant.collection.clone(), contract, sampling };
+        Ok(Answerer::new(assistant, retriever, model))
+    }
+
+    /// What ingest is told.
+    pub(crate) fn ingest_settings(&self, config: &Config, prune: bool, full: bool) -> IngestSettings {
+        IngestSettings {
+            tenant: self.tenant.clone(),
+            collection: config.ingest.collection.clone(),
+            chunks: ChunkSettings { max_tokens: config.ingest.chunk_tokens },
+            max_file_bytes: config.ingest.max_file_bytes,
+            parse_timeout: Duration::from_secs(config.ingest.parse_timeout_seconds),
+            url_prefix: config.ingest.url_prefix.clone(),
+            prune,
+            full,
+            now: now(),
+        }
+    }
+}
+
+/// The address of the server that holds the data directory, if one does.
+pub(crate) fn running_server(directory: &Path) -> anyhow::Result<Option<String>> {
+    Ok(DataDirectory::holder(directory)?.and_then(|holder| holder.address))
+}

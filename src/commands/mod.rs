@@ -1,0 +1,8 @@
+//! One module for each subcommand.
+
+pub(crate) mod ask;
+pub(crate) mod demo;
+pub(crate) mod ingest;
+pub(crate) mod models;
+pub(crate) mod search;
+pub(crate) mod serve;

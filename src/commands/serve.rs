@@ -1,0 +1,97 @@
+use crate::Global;
+use crate::assemble::{Library, needed_models, now, settings};
+use crate::commands::models::pull;
+use crate::output::{hint, line};
+use groundtone_config::Config;
+use groundtone_server::{AccessPolicy, AppState, KeyHash, Limits};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// Most texts in one call of `/v1/embeddings`; OpenAI's own limit.
+const MAX_EMBEDDING_INPUTS: usize = 2048;
+
+/// Flags of `groundtone serve`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Address to listen on (server.host)
+    #[arg(long)]
+    host: Option<String>,
+    /// Port to listen on; 0 takes a free one (server.port)
+    #[arg(long)]
+    port: Option<u16>,
+}
+
+impl Args {
+    pub(crate) fn flags(&self) -> Vec<(&'static str, String)> {
+        let mut flags = Vec::new();
+        flags.extend(self.host.clone().map(|host| ("server.host", host)));
+        flags.extend(self.port.map(|port| ("server.port", port.to_string())));
+        flags
+    }
+}
+
+pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
+    let config = settings(global, &args.flags())?;
+    let listener = listen(&config).await?;
+    pull(&config, &needed_models(&config)).await?;
+    let library = Library::open(&config, "groundtone serve").await?;
+    serve(&config, library, listener, |address| line(format!("listening on {address}  (chat page; Ctrl-C stops)"))).await
+}
+
+/// Takes the port before anything slow is loaded.
+pub(crate) async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    let (host, port) = (config.server.host.trim_matches(['[', ']']), config.server.port);
+    TcpListener::bind((host, port)).await.map_err(|error| {
+        let reason = match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!("port {port} on {host} is in use"),
+            _ => format!("cannot listen on {host} port {port}: {error}"),
+        };
+        hint(reason, "choose another with --port, or --port 0 for a free one")
+    })
+}
+
+/// Serves until Ctrl-C or SIGTERM. `announce` is called with the address when questions can be asked.
+pub(crate) async fn serve(
+    config: &Config,
+    mut library: Library,
+    listener: TcpListener,
+    announce: impl FnOnce(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let answerer = library.answerer(config).await?;
+    let keys = config.server.api_key_sha256.iter().filter_map(|hex| KeyHash::from_hex(hex)).collect();
+    let seconds = Duration::from_secs;
+    let limits = Limits {
+        max_body_bytes: config.server.max_body_bytes,
+        request_timeout: seconds(config.server.request_timeout_seconds),
+        max_embedding_inputs: MAX_EMBEDDING_INPUTS,
+        drain: seconds(config.server.drain_seconds),
+    };
+    let state = AppState {
+        answerer,
+        embedder: library.embedder.clone(),
+        access: AccessPolicy { keys },
+        tenant: library.tenant.clone(),
+        limits,
+        started_at: now(),
+    };
+    let address = format!("http://{}", listener.local_addr()?);
+    library.directory.set_address(address.clone())?;
+    let stop = stop_signal()?;
+    announce(&address)?;
+    groundtone_server::run(listener, Arc::new(state), stop).await?;
+    library.catalog.close().await;
+    Ok(())
+}
+
+/// Resolves at Ctrl-C or SIGTERM. The handlers are in place when this returns.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
