@@ -9,7 +9,10 @@ use std::ops::Range;
 use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter};
 
 /// Changed whenever the rules below change, so that documents are cut again.
-const RULES: &str = "chunk-1";
+const RULES: &str = "chunk-2";
+
+/// Rows share a chunk only while they are short: a row is looked up alone, and its neighbours mislead.
+const ROW_TOKENS: usize = 60;
 
 /// How documents are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +126,7 @@ pub fn chunk_document(
             let splitter = TextSplitter::new(ChunkConfig::new(settings.max_tokens).with_sizer(&sizer));
             splitter.chunk_indices(text).map(|(at, piece)| (at..at + piece.len(), Vec::new())).collect()
         }
-        Shape::Rows => rows(text, settings.max_tokens, &sizer).into_iter().map(|span| (span, Vec::new())).collect(),
+        Shape::Rows => rows(text, settings.max_tokens.min(ROW_TOKENS), &sizer).into_iter().map(|span| (span, Vec::new())).collect(),
     };
     let chunk = |(ordinal, (span, heading_path)): (usize, (Range<usize>, Vec<String>))| Chunk {
         document: document.clone(),

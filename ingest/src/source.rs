@@ -38,7 +38,7 @@ pub fn list_files(root: &Path) -> Result<Listing, Error> {
         for entry in WalkBuilder::new(root).standard_filters(false).hidden(true).follow_links(false).build() {
             match entry {
                 Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => {
-                    listing.take(root, entry.path(), entry.metadata().map_or(0, |m| m.len()))
+                    listing.take(root, entry.path(), entry.metadata().map_or(0, |m| m.len()));
                 }
                 Ok(_) => {}
                 Err(error) => listing.unreadable.push((root.to_owned(), error.to_string())),

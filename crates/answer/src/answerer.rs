@@ -170,7 +170,10 @@ impl Answerer {
             cached_tokens = field::Empty,
             completion_tokens = field::Empty
         );
-        let sampling = merge(&question.sampling, &self.assistant.sampling, self.room(&prompt));
+        let mut sampling = merge(&question.sampling, &self.assistant.sampling, self.room(&prompt));
+        if sampling.stop.is_empty() {
+            sampling.stop = self.assistant.contract.template.stops().iter().map(|stop| (*stop).to_owned()).collect();
+        }
         let request = ChatRequest { messages: prompt.messages.clone(), sampling };
         let called = Instant::now();
         let events = self.model.chat(request).instrument(span.clone()).await?;

@@ -4,7 +4,7 @@ use crate::settings::{Config, Engine};
 
 type Problem = (&'static str, String);
 
-fn between<T: PartialOrd + std::fmt::Display>(key: &'static str, value: T, least: T, most: T) -> Result<(), Problem> {
+fn between<T: PartialOrd + std::fmt::Display + Copy>(key: &'static str, value: T, least: T, most: T) -> Result<(), Problem> {
     if value >= least && value <= most { Ok(()) } else { Err((key, format!("must be between {least} and {most}"))) }
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Templates {
     pub(crate) system: &'static str,
     pub(crate) user: &'static str,
     pub(crate) source: &'static str,
+    /// One worked example, as earlier turns: what a small model needs to cite at all. It stays in the KV cache.
+    pub(crate) example: [&'static str; 2],
 }
 
 impl TemplateVersion {
@@ -25,7 +27,17 @@ impl TemplateVersion {
                 system: include_str!("../templates/v1.system.txt"),
                 user: include_str!("../templates/v1.user.txt"),
                 source: include_str!("../templates/v1.source.txt"),
+                example: [include_str!("../templates/v1.example.user.txt"), include_str!("../templates/v1.example.assistant.txt")],
             },
+        }
+    }
+}
+
+impl TemplateVersion {
+    /// Strings that never stand in an answer: a small model that meets the end of its answer goes on with another source or question.
+    pub fn stops(self) -> &'static [&'static str] {
+        match self {
+            Self::V1 => &["\n\n[", "\nQuestion:", "\nSources:"],
         }
     }
 }
@@ -72,9 +84,18 @@ impl PromptContract {
         let templates = self.template.templates();
         let mut digest = Sha256::new();
         let budget = self.context_tokens.to_string();
-        for part in
-            [templates.system, templates.user, templates.source, PACKING_RULES, &self.system, &self.abstain, &budget, &self.tokenizer]
-        {
+        for part in [
+            templates.system,
+            templates.user,
+            templates.source,
+            templates.example[0],
+            templates.example[1],
+            PACKING_RULES,
+            &self.system,
+            &self.abstain,
+            &budget,
+            &self.tokenizer,
+        ] {
             digest.update((part.len() as u64).to_le_bytes());
             digest.update(part.as_bytes());
         }

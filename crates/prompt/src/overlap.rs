@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// A sentence rests on a source when this share of its telling words, weighted by how few sources hold them, stands in it.
-const LEAST_SHARE: f32 = 0.6;
+const LEAST_SHARE: f32 = 0.55;
+/// What a word counts that stands in no source: it may be a paraphrase. A number that stands nowhere counts in full.
+const UNKNOWN_WORD: f32 = 0.5;
 /// And at least so many different words do.
 const LEAST_WORDS: usize = 2;
 
@@ -47,7 +49,11 @@ pub(crate) fn best_source(sentence: &str, sources: &[SourceWords]) -> Option<usi
     let mut total = 0f32;
     for word in &sentence {
         let holders: Vec<usize> = (0..sources.len()).filter(|&i| sources[i].0.contains(word)).collect();
-        let weight = 1.0 / holders.len().max(1) as f32;
+        let weight = match holders.len() {
+            0 if word.starts_with(|c: char| c.is_ascii_digit()) => 1.0,
+            0 => UNKNOWN_WORD,
+            count => 1.0 / count as f32,
+        };
         total += weight;
         for holder in holders {
             scores[holder].0 += weight;

@@ -98,6 +98,7 @@ impl IntoResponse for ApiError {
 }
 
 /// A handler's panic is one request's 500, and the process goes on.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands the panic over")]
 pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
     error!(panic = text, "a handler panicked");

@@ -10,7 +10,7 @@ use llama_cpp_2::token::LlamaToken;
 /// Penalties look at so many tokens back.
 const PENALTY_WINDOW: i32 = 256;
 /// Without penalties of its own, a request is kept from repeating itself a little: small models loop under greedy decoding.
-const REPEAT_PENALTY: f32 = 1.1;
+const REPEAT_PENALTY: f32 = 1.02;
 
 /// A sequence. Between answers it keeps the tokens whose keys and values are in the cache.
 pub(super) struct Slot {

@@ -50,7 +50,7 @@ pub(crate) fn pieces(text: &str) -> impl Iterator<Item = &str> {
         let mut cut = rest.floor_char_boundary(PIECE_BYTES);
         if cut < rest.len() {
             let window = &rest[..cut];
-            cut = window.rfind([' ', '\n']).filter(|&space| space > 0 && space > PIECE_BYTES / 2).unwrap_or(cut);
+            cut = window.rfind([' ', '\n']).filter(|&space| space > PIECE_BYTES / 2).unwrap_or(cut);
         }
         let (piece, tail) = rest.split_at(cut);
         rest = tail;

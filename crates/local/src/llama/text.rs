@@ -33,7 +33,7 @@ impl TextBuffer {
         }
         let held = self.stops.iter().map(|stop| longest_beginning(&text, stop)).max().unwrap_or(0);
         let certain = text[..text.len() - held].to_owned();
-        let rest = [text[text.len() - held..].as_bytes(), &self.bytes[whole..]].concat();
+        let rest = [&text.as_bytes()[text.len() - held..], &self.bytes[whole..]].concat();
         self.bytes = rest;
         certain
     }

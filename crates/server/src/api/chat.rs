@@ -166,7 +166,10 @@ fn chunks(answer: AnswerStream, head: Head, include_usage: bool, deadline: Insta
         let (mut answer, head) = state?;
         let step = match tokio::time::timeout_at(deadline, answer.next()).await {
             Err(_) => {
-                return Some((vec![failure(&ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long and was cut off"))], None));
+                return Some((
+                    vec![failure(&ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long and was cut off"))],
+                    None,
+                ));
             }
             Ok(step) => step?,
         };
