@@ -9,7 +9,10 @@ fn a_wrong_key_names_the_right_one() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("groundtone.toml"), "[retrieval]\ntopk = 3\n").unwrap();
     let (text, code) = run_failing(folder.path(), &["search", "x"]);
-    insta::assert_snapshot!(text, @r"");
+    insta::assert_snapshot!(text, @"
+    error: unknown key `retrieval.topk` in groundtone.toml; did you mean `retrieval.top_k`?
+    hint: `groundtone config` prints every key with its documentation
+    ");
     assert_eq!(code, 1);
 }
 
@@ -24,9 +27,15 @@ fn a_folder_without_documents_or_no_folder_at_all() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("empty")).unwrap();
     let empty = folder.path().join("empty");
-    insta::assert_snapshot!(run_failing(folder.path(), &["ingest", empty.to_str().unwrap()]).0, @r"");
+    insta::assert_snapshot!(run_failing(folder.path(), &["ingest", empty.to_str().unwrap()]).0, @"
+    error: found no documents in FOLDER/empty; formats: .md, .markdown, .mdx, .txt, .text, .html, .htm, .xhtml, .csv, .tsv
+    hint: name a folder or a file with documents
+    ");
     let missing = folder.path().join("missing");
-    insta::assert_snapshot!(run_failing(folder.path(), &["ingest", missing.to_str().unwrap()]).0, @r"");
+    insta::assert_snapshot!(run_failing(folder.path(), &["ingest", missing.to_str().unwrap()]).0, @"
+    error: cannot read FOLDER/missing: no such file or directory
+    hint: name a folder or a file with documents
+    ");
 }
 
 #[test]
@@ -58,7 +67,10 @@ fn files_that_cannot_be_read_cost_only_themselves() {
 #[test]
 fn searching_before_ingesting() {
     let folder = tempfile::tempdir().unwrap();
-    insta::assert_snapshot!(run_failing(folder.path(), &["search", "x"]).0, @r"");
+    insta::assert_snapshot!(run_failing(folder.path(), &["search", "x"]).0, @"
+    error: there is no collection `documents` in FOLDER/data
+    hint: run `groundtone ingest FOLDER` first, or `groundtone demo`
+    ");
 }
 
 #[test]
@@ -67,7 +79,10 @@ fn a_missing_or_broken_model_file() {
     let output =
         groundtone(folder.path(), &["ingest", "."]).env("GROUNDTONE_MODELS_DIRECTORY", folder.path().join("models")).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).replace(&folder.path().display().to_string(), "FOLDER");
-    insta::assert_snapshot!(text, @r"");
+    insta::assert_snapshot!(text, @"
+    error: model `all-minilm-l6-v2-int8` is not on this machine and the configuration says offline
+    hint: run `groundtone models pull all-minilm-l6-v2-int8` once where the network is, or copy the files to FOLDER/models
+    ");
     let documents = small_shop(folder.path());
     run_json(folder.path(), &["ingest", documents.to_str().unwrap(), "--json"]);
     for (path, words) in

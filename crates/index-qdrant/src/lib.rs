@@ -141,11 +141,14 @@ fn is_missing(error: &QdrantError) -> bool {
     matches!(error, QdrantError::ResponseError { status } if status.code() == tonic::Code::NotFound)
 }
 
-/// Time-outs of the client surface as `Cancelled`.
+/// Time-outs of the client surface as `Cancelled`; a refused connection as `Internal`, told apart by its words (qdrant-client 1.20, `channel_pool.rs`).
 fn is_unreachable(error: &QdrantError) -> bool {
     use tonic::Code::{Cancelled, DeadlineExceeded, ResourceExhausted, Unavailable};
     match error {
-        QdrantError::ResponseError { status } => matches!(status.code(), Cancelled | DeadlineExceeded | ResourceExhausted | Unavailable),
+        QdrantError::ResponseError { status } => {
+            matches!(status.code(), Cancelled | DeadlineExceeded | ResourceExhausted | Unavailable)
+                || status.message().starts_with("Failed to connect")
+        }
         QdrantError::Io(_) => true,
         _ => false,
     }
