@@ -73,7 +73,11 @@ pub struct Row {
 
 /// Makes the row of an example: retrieved and rendered as serving would for this question, with the example's answer at the end.
 pub async fn row(answerer: &Answerer, tenant: &Tenant, example: &Example) -> Result<Row, groundtone_answer::Error> {
-    let question = Question { tenant: tenant.clone(), messages: vec![PromptMessage::new(Role::User, &example.question)], sampling: Default::default() };
+    let question = Question {
+        tenant: tenant.clone(),
+        messages: vec![PromptMessage::new(Role::User, &example.question)],
+        sampling: Default::default(),
+    };
     let mut messages = answerer.prompt(&question).await?.messages;
     messages.push(PromptMessage::new(Role::Assistant, &example.answer));
     Ok(Row { messages })
@@ -94,7 +98,8 @@ mod tests {
 
     #[test]
     fn every_line_is_an_example_or_a_reason() {
-        let text = "{\"id\":\"a\",\"question\":\"q\",\"answer\":\"a\"}\n\n{nonsense\n{\"id\":\"b\",\"question\":\" \",\"answer\":\"a\"}\n\u{fe}\n";
+        let text =
+            "{\"id\":\"a\",\"question\":\"q\",\"answer\":\"a\"}\n\n{nonsense\n{\"id\":\"b\",\"question\":\" \",\"answer\":\"a\"}\n\u{fe}\n";
         let found = read_examples(text.as_bytes()).unwrap();
         assert_eq!((found.examples.len(), found.bad.iter().map(|bad| bad.line).collect::<Vec<_>>()), (1, vec![3, 4, 5]));
     }
@@ -114,7 +119,9 @@ mod tests {
         let index = Arc::new(MemoryIndex::default());
         let collection = Collection::new("documents").unwrap();
         index.ensure(&CollectionSpec { name: collection.clone(), dimensions: 4 }).await.unwrap();
-        for (at, text) in ["The return window is 45 days.", "The warranty lasts 7 years.", "Ünïcode {{question}} [1] stays."].iter().enumerate() {
+        for (at, text) in
+            ["The return window is 45 days.", "The warranty lasts 7 years.", "Ünïcode {{question}} [1] stays."].iter().enumerate()
+        {
             let chunk = Chunk {
                 document: DocumentId::new(format!("d{at}")).unwrap(),
                 ordinal: 0,
@@ -125,7 +132,10 @@ mod tests {
                 text: (*text).to_owned(),
             };
             let dense = embedder.embed(&[chunk.text.clone()], EmbedFor::Document).await.unwrap().remove(0);
-            index.upsert(tenant, &collection, vec![Point { id: chunk.point_id(), dense, sparse: WordHashSparse.document(text), chunk }]).await.unwrap();
+            index
+                .upsert(tenant, &collection, vec![Point { id: chunk.point_id(), dense, sparse: WordHashSparse.document(text), chunk }])
+                .await
+                .unwrap();
         }
         let model = Arc::new(OpenAiChat::new(endpoint, "gpt-4o-mini", 4000));
         let contract = PromptContract {
@@ -135,7 +145,8 @@ mod tests {
             context_tokens: 500,
             tokenizer: model.tokens().id().to_owned(),
         };
-        let retriever = Retriever::new(index, embedder, Arc::new(WordHashSparse), Settings { mode: Mode::Hybrid, top_k: 3, candidates: 10 });
+        let retriever =
+            Retriever::new(index, embedder, Arc::new(WordHashSparse), Settings { mode: Mode::Hybrid, top_k: 3, candidates: 10 });
         Answerer::new(Assistant { name: "acme".into(), collection, contract, sampling: Default::default() }, retriever, model)
     }
 

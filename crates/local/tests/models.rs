@@ -1,5 +1,11 @@
 //! The real embedder and the real chat model. Files come from the model folder; `./gt test` has pulled them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests fail by panicking and print what they measured")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests fail by panicking and print what they measured"
+)]
 
 use futures::StreamExt;
 use groundtone_local::{LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
@@ -10,7 +16,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 fn store() -> ModelStore {
-    let folder = std::env::var("GROUNDTONE_MODELS_DIRECTORY").map(PathBuf::from).or_else(|_| std::env::var("XDG_CACHE_HOME").map(|cache| PathBuf::from(cache).join("groundtone/models")));
+    let folder = std::env::var("GROUNDTONE_MODELS_DIRECTORY")
+        .map(PathBuf::from)
+        .or_else(|_| std::env::var("XDG_CACHE_HOME").map(|cache| PathBuf::from(cache).join("groundtone/models")));
     ModelStore::new(folder.unwrap_or_else(|_| PathBuf::from(std::env::var("HOME").unwrap()).join(".cache/groundtone/models")))
 }
 
@@ -21,12 +29,16 @@ fn embedder() -> LocalEmbedder {
 
 fn llama(parallel: u32, queue: usize) -> LlamaChat {
     let path = store().paths("smollm2-135m-instruct-q4_1").expect("run ./gt test, or groundtone models pull").remove(0);
-    let settings = LlamaSettings { model_id: "smollm2".into(), context_tokens: 1024, parallel, threads: available_threads(), queue, max_tokens: 64 };
+    let settings =
+        LlamaSettings { model_id: "smollm2".into(), context_tokens: 1024, parallel, threads: available_threads(), queue, max_tokens: 64 };
     LlamaChat::load(&path, settings).unwrap()
 }
 
 fn request(text: &str, max_tokens: u32) -> ChatRequest {
-    let messages = vec![PromptMessage::new(Role::System, "You are a helpful assistant who answers in plain words."), PromptMessage::new(Role::User, text)];
+    let messages = vec![
+        PromptMessage::new(Role::System, "You are a helpful assistant who answers in plain words."),
+        PromptMessage::new(Role::User, text),
+    ];
     ChatRequest { messages, sampling: Sampling { temperature: Some(0.0), max_tokens: Some(max_tokens), ..Sampling::default() } }
 }
 
@@ -45,30 +57,47 @@ async fn collect(model: &LlamaChat, request: ChatRequest) -> (String, FinishReas
 #[derive(serde::Deserialize)]
 struct Reference {
     texts: Vec<String>,
+    small_talk: Vec<String>,
     vectors: Vec<Vec<f32>>,
+}
+
+fn least_cosine(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> f32 {
+    ours.iter().zip(theirs).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>()).fold(f32::MAX, f32::min)
 }
 
 #[tokio::test]
 async fn vectors_agree_with_sentence_transformers() {
     let reference: Reference = serde_json::from_str(include_str!("fixtures/minilm_reference.json")).unwrap();
-    assert_eq!((reference.texts.len(), reference.vectors.len()), (50, 50));
-    let ours = embedder().embed(&reference.texts, EmbedFor::Document).await.unwrap();
-    let mut least = (f32::MAX, "");
-    for ((text, ours), theirs) in reference.texts.iter().zip(&ours).zip(&reference.vectors) {
-        let cosine = ours.iter().zip(theirs).map(|(a, b)| a * b).sum::<f32>();
-        if cosine < least.0 {
-            least = (cosine, text);
-        }
+    let (texts, small_talk) = (&reference.texts, &reference.small_talk);
+    assert_eq!((texts.len(), small_talk.len(), reference.vectors.len()), (50, 5, 55));
+    let embedder = embedder();
+    let together = embedder.embed(texts, EmbedFor::Document).await.unwrap();
+    let least = least_cosine(&together, &reference.vectors);
+    println!("least cosine to the reference: {least}");
+    assert!(least >= 0.999, "{least}");
+    // A few tokens without a subject show the rounding to 8 bits: see docs/gaps.md.
+    let least = least_cosine(&embedder.embed(small_talk, EmbedFor::Document).await.unwrap(), &reference.vectors[50..]);
+    println!("least cosine for small talk: {least}");
+    assert!(least >= 0.996, "{least}");
+    // Batch mates change nothing: a document's vectors do not depend on what else is ingested.
+    for (text, batched) in texts.iter().zip(&together) {
+        let alone = embedder.embed(std::slice::from_ref(text), EmbedFor::Document).await.unwrap();
+        assert!(least_cosine(&alone, std::slice::from_ref(batched)) > 0.99999, "{text:?}");
     }
-    println!("least cosine to the reference: {} for {:?}", least.0, least.1.chars().take(60).collect::<String>());
-    assert!(least.0 >= 0.999, "{least:?}");
 }
 
 #[tokio::test]
 async fn hostile_text_is_counted_and_embedded_in_time() {
     let embedder = embedder();
     let tokens = embedder.tokens();
-    for text in ["a".repeat(160_000), " ".repeat(160_000), "検索拡張生成".repeat(9_000), "ä\u{0301}".repeat(40_000), "\0".repeat(1_000), String::new()] {
+    for text in [
+        "a".repeat(160_000),
+        " ".repeat(160_000),
+        "検索拡張生成".repeat(9_000),
+        "ä\u{0301}".repeat(40_000),
+        "\0".repeat(1_000),
+        String::new(),
+    ] {
         let started = Instant::now();
         let starts = tokens.token_starts(&text);
         assert!(starts.is_sorted() && starts.iter().all(|&start| text.is_char_boundary(start as usize)));

@@ -6,10 +6,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
+use futures::StreamExt;
 use groundtone_local::{Error, FetchPolicy, KNOWN_MODELS, ModelStore};
 use groundtone_provider::{HubFile, download_from_hub};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// The bytes of the file and how the hub misbehaves.
 #[derive(Clone)]
@@ -30,20 +32,30 @@ async fn serve(State(hub): State<Hub>, method: Method, headers: HeaderMap) -> Re
     if let Some(etag) = hub.etag {
         response = response.header("x-linked-etag", format!("\"{etag}\"")).header("x-linked-size", hub.bytes.len());
     }
-    let start = range.strip_prefix("bytes=").and_then(|range| range.trim_end_matches('-').parse::<usize>().ok()).filter(|_| hub.ranges).unwrap_or(0);
+    let start = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.trim_end_matches('-').parse::<usize>().ok())
+        .filter(|_| hub.ranges)
+        .unwrap_or(0);
     if start > 0 {
-        response = response.status(StatusCode::PARTIAL_CONTENT).header("content-range", format!("bytes {start}-{}/{}", hub.bytes.len() - 1, hub.bytes.len()));
+        response = response
+            .status(StatusCode::PARTIAL_CONTENT)
+            .header("content-range", format!("bytes {start}-{}/{}", hub.bytes.len() - 1, hub.bytes.len()));
     }
     let rest = hub.bytes[start..].to_vec();
     let cut = hub.cut_at.filter(|_| {
         let mut cuts = hub.cuts.lock().unwrap();
-        *cuts += 1;
-        method == Method::GET && *cuts <= 3
+        *cuts += usize::from(method == Method::GET);
+        method == Method::GET && *cuts <= 2
     });
     let body = match cut {
         Some(at) => {
-            let pieces = [Ok(rest[..at.min(rest.len())].to_vec()), Err(std::io::Error::other("cut"))];
-            Body::from_stream(futures::stream::iter(pieces))
+            // The break comes after the bytes are on the wire, as a lost connection does.
+            let broken = futures::stream::once(async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Err(std::io::Error::other("cut"))
+            });
+            Body::from_stream(futures::stream::iter([Ok(rest[..at.min(rest.len())].to_vec())]).chain(broken))
         }
         None => Body::from(rest),
     };
@@ -60,7 +72,14 @@ async fn start(hub: Hub) -> String {
 const SHA256_OF_HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 fn hub(bytes: &[u8]) -> Hub {
-    Hub { bytes: Arc::new(bytes.to_vec()), etag: Some(SHA256_OF_HELLO), ranges: true, cut_at: None, cuts: Arc::default(), asked: Arc::default() }
+    Hub {
+        bytes: Arc::new(bytes.to_vec()),
+        etag: Some(SHA256_OF_HELLO),
+        ranges: true,
+        cut_at: None,
+        cuts: Arc::default(),
+        asked: Arc::default(),
+    }
 }
 
 async fn download(hub: &Hub, part: &Path) -> Result<(), String> {
@@ -87,7 +106,7 @@ async fn a_download_goes_on_where_it_stopped() {
     let broken = Hub { cut_at: Some(2), ..hub(b"hello") };
     download(&broken, &part).await.unwrap();
     assert_eq!(std::fs::read(&part).unwrap(), b"hello");
-    assert!(broken.asked.lock().unwrap().iter().any(|asked| asked == "GET bytes=2-"), "{:?}", broken.asked);
+    assert_eq!(*broken.asked.lock().unwrap(), ["HEAD ", "GET ", "GET bytes=2-", "GET bytes=4-"]);
 }
 
 #[tokio::test]
