@@ -4,7 +4,7 @@ use crate::Global;
 use crate::output::hint;
 use anyhow::Context;
 use groundtone_answer::{Answerer, Assistant};
-use groundtone_catalog::{Catalog, DataDirectory};
+use groundtone_catalog::{Catalog, DataDirectory, EmbeddingCache};
 use groundtone_config::{Config, Engine, LogFormat, RetrievalMode};
 use groundtone_index::{SparseEmbedder, VectorIndex};
 use groundtone_index_edge::{Bm25, EdgeIndex, EdgeSettings};
@@ -12,7 +12,7 @@ use groundtone_index_qdrant::{QdrantIndex, QdrantSettings};
 use groundtone_ingest::{ChunkSettings, IngestSettings, Ingester};
 use groundtone_local::{FetchPolicy, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
 use groundtone_prompt::{PromptContract, TemplateVersion};
-use groundtone_provider::{ChatModel, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Sampling};
+use groundtone_provider::{Batcher, CallLimits, ChatModel, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Pace, Sampling};
 use groundtone_retrieval::{Mode, Retriever, Settings};
 use groundtone_types::Tenant;
 use std::path::Path;
@@ -85,7 +85,8 @@ pub(crate) async fn embedder(config: &Config) -> anyhow::Result<Arc<dyn Embedder
         let limit = Duration::from_secs(settings.timeout_seconds);
         let key = groundtone_config::secret("embedder.api_key_env", &settings.api_key_env)?;
         let endpoint = Endpoint::new(&settings.url, key, limit, limit, limit)?;
-        return Ok(Arc::new(OpenAiEmbeddings::new(endpoint, settings.model, settings.dimensions, settings.max_tokens, settings.batch)));
+        let limits = CallLimits { texts: settings.batch, tokens: settings.batch_tokens, parallel: settings.parallel };
+        return Ok(Arc::new(OpenAiEmbeddings::new(endpoint, settings.model, settings.dimensions, settings.max_tokens, limits)));
     }
     let paths = ModelStore::new(&config.models.directory).paths(&settings.model).map_err(|error| hint(error, PULL))?;
     let (model, tokenizer) = (paths.first().cloned(), paths.get(1).cloned());
@@ -169,8 +170,23 @@ impl Library {
     }
 
     /// Ingest with these parts.
-    pub(crate) fn ingester(&self) -> Ingester {
-        Ingester::new(self.index.clone(), self.embedder.clone(), self.sparse.clone(), self.catalog.clone())
+    pub(crate) async fn ingester(&self, config: &Config) -> anyhow::Result<Ingester> {
+        let settings = &config.embedder;
+        // Only a remote embedder has a budget.
+        let pace = match settings.kind {
+            Engine::Local => Pace::default(),
+            Engine::Openai => Pace {
+                requests_per_minute: settings.requests_per_minute,
+                tokens_per_minute: settings.tokens_per_minute,
+                attempts: settings.attempts,
+            },
+        };
+        let cache = match config.ingest.embedding_cache_mb {
+            0 => None,
+            megabytes => Some(Arc::new(EmbeddingCache::open(&self.directory, megabytes << 20).await?)),
+        };
+        let batcher = Arc::new(Batcher::new(self.embedder.clone(), pace));
+        Ok(Ingester::new(self.index.clone(), batcher, self.sparse.clone(), self.catalog.clone(), cache))
     }
 
     /// Search with these parts, after a check that the collection is there and was built with the same embedders.
@@ -220,20 +236,41 @@ impl Library {
         Ok(Answerer::new(assistant, retriever, model))
     }
 
-    /// What ingest is told.
-    pub(crate) fn ingest_settings(&self, config: &Config, prune: bool, full: bool) -> IngestSettings {
+    /// What ingest is told of a source.
+    pub(crate) fn ingest_settings(&self, config: &Config, source: &str, mode: IngestMode) -> IngestSettings {
+        let ingest = &config.ingest;
         IngestSettings {
+            run: uuid::Uuid::now_v7(),
             tenant: self.tenant.clone(),
-            collection: config.ingest.collection.clone(),
-            chunks: ChunkSettings { max_tokens: config.ingest.chunk_tokens },
-            max_file_bytes: config.ingest.max_file_bytes,
-            parse_timeout: Duration::from_secs(config.ingest.parse_timeout_seconds),
-            url_prefix: config.ingest.url_prefix.clone(),
-            prune,
-            full,
+            collection: ingest.collection.clone(),
+            source: source.to_owned(),
+            chunks: ChunkSettings {
+                max_tokens: ingest.chunk_tokens,
+                overlap_tokens: ingest.overlap_tokens,
+                parent_tokens: ingest.parent_tokens,
+                breadcrumb: ingest.breadcrumb,
+            },
+            max_file_bytes: ingest.max_file_bytes,
+            parse_timeout: Duration::from_secs(ingest.parse_timeout_seconds),
+            url_prefix: ingest.url_prefix.clone(),
+            prune: mode.prune,
+            full: mode.full,
+            dry_run: mode.dry_run,
+            price_per_million_tokens: config.embedder.price_per_million_tokens,
             now: now(),
         }
     }
+}
+
+/// How thorough a run of ingest is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct IngestMode {
+    /// Remove what has left the source.
+    pub(crate) prune: bool,
+    /// Build the collection anew.
+    pub(crate) full: bool,
+    /// Only say what would be done.
+    pub(crate) dry_run: bool,
 }
 
 /// The address of the server that holds the data directory, if one does.

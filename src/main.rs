@@ -5,7 +5,7 @@ mod commands;
 mod output;
 
 use clap::{Parser, Subcommand};
-use commands::{ask, demo, ingest, models, search, serve};
+use commands::{ask, demo, fsck, ingest, models, search, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,6 +48,8 @@ enum Command {
     Ask(ask::Args),
     /// What retrieval finds, with scores
     Search(search::Args),
+    /// Compare the catalog with the index, and repair what differs
+    Fsck(fsck::Args),
     /// Model files: pull them, or list them
     Models(models::Args),
     /// Print every setting with its default and its documentation
@@ -78,6 +80,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ingest(args) => ingest::run(&global, args).await,
         Command::Ask(args) => ask::run(&global, args).await,
         Command::Search(args) => search::run(&global, args).await,
+        Command::Fsck(args) => fsck::run(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
         Command::Config => output::line(groundtone_config::DEFAULTS.trim_end()),
     }

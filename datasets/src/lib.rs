@@ -89,12 +89,14 @@ mod tests {
     use groundtone_answer::Assistant;
     use groundtone_index::{CollectionSpec, MemoryIndex, Point, SparseEmbedder, VectorIndex, WordHashSparse};
     use groundtone_prompt::{PromptContract, TemplateVersion};
-    use groundtone_provider::{ChatModel, EmbedFor, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings};
+    use groundtone_provider::{CallLimits, ChatModel, EmbedFor, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings};
     use groundtone_retrieval::{Mode, Retriever, Settings};
     use groundtone_testkit::{Reply, ScriptedServer};
     use groundtone_types::{Chunk, Collection, DocumentId, Span};
     use std::sync::Arc;
     use std::time::Duration;
+
+    const LIMITS: CallLimits = CallLimits { texts: 8, tokens: 1000, parallel: 1 };
 
     #[test]
     fn every_line_is_an_example_or_a_reason() {
@@ -115,7 +117,7 @@ mod tests {
     async fn answerer(server: &ScriptedServer, tenant: &Tenant) -> Answerer {
         let limit = Duration::from_secs(5);
         let endpoint = Endpoint::new(&server.base_url, None, limit, limit, limit).unwrap();
-        let embedder = Arc::new(OpenAiEmbeddings::new(endpoint.clone(), "scripted", 4, 1000, 8));
+        let embedder = Arc::new(OpenAiEmbeddings::new(endpoint.clone(), "scripted", 4, 1000, LIMITS));
         let index = Arc::new(MemoryIndex::default());
         let collection = Collection::new("documents").unwrap();
         index.ensure(&CollectionSpec { name: collection.clone(), dimensions: 4 }).await.unwrap();
@@ -130,8 +132,10 @@ mod tests {
                 title: "T".into(),
                 url: "u".into(),
                 text: (*text).to_owned(),
+                page: None,
+                parent: None,
             };
-            let dense = embedder.embed(&[chunk.text.clone()], EmbedFor::Document).await.unwrap().remove(0);
+            let dense = embedder.embed(std::slice::from_ref(&chunk.text), EmbedFor::Document).await.unwrap().remove(0);
             index
                 .upsert(tenant, &collection, vec![Point { id: chunk.point_id(), dense, sparse: WordHashSparse.document(text), chunk }])
                 .await

@@ -2,30 +2,52 @@
 
 use crate::parse::{Parsed, Shape};
 use groundtone_prompt::CountTokens;
-use groundtone_types::{Chunk, ContentHash, DocumentId, Span};
+use groundtone_types::{Chunk, ContentHash, DocumentId, Parent, Span};
 use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, TagEnd};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter};
 
 /// Changed whenever the rules below change, so that documents are cut again.
-const RULES: &str = "chunk-2";
+const RULES: &str = "chunk-3";
 
 /// Rows share a chunk only while they are short: a row is looked up alone, and its neighbours mislead.
 const ROW_TOKENS: usize = 60;
 
-/// How documents are cut.
+/// How documents are cut, and what is embedded of a chunk. Part of a collection's fingerprint: a change cuts every document again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkSettings {
     /// Most tokens of a chunk, by the embedder's tokenizer, breadcrumb not counted.
     pub max_tokens: usize,
+    /// Tokens that a chunk repeats of the one before it, in running text; fewer than half of `max_tokens`.
+    pub overlap_tokens: usize,
+    /// Tokens of the longer piece that is shown in a chunk's place; 0 shows the chunk itself.
+    pub parent_tokens: usize,
+    /// Whether title and headings are embedded with the text.
+    pub breadcrumb: bool,
 }
 
 impl ChunkSettings {
-    /// Two settings with the same fingerprint cut the same document the same way.
+    /// Two settings with the same fingerprint cut the same document the same way and embed the same texts.
     pub fn fingerprint(&self, tokenizer: &str) -> String {
-        ContentHash::of(format!("{RULES} {} {tokenizer}", self.max_tokens).as_bytes()).as_str()[..16].to_owned()
+        let Self { max_tokens, overlap_tokens, parent_tokens, breadcrumb } = self;
+        let rules = format!("{RULES} {max_tokens} {overlap_tokens} {parent_tokens} {breadcrumb} {tokenizer}");
+        ContentHash::of(rules.as_bytes()).as_str()[..16].to_owned()
     }
+
+    /// What is embedded and indexed of a chunk: the headings say what a short piece is about. The page is left out: it moves when nothing else does.
+    pub fn embedded_text(&self, chunk: &Chunk) -> String {
+        if self.breadcrumb { format!("{}\n{}", chunk.path(), chunk.text) } else { chunk.text.clone() }
+    }
+}
+
+/// A chunk and its size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The chunk.
+    pub chunk: Chunk,
+    /// Tokens of its text, by the embedder's tokenizer.
+    pub tokens: usize,
 }
 
 /// A Markdown heading.
@@ -98,46 +120,102 @@ impl ChunkSizer for IndexedSizer<'_> {
     }
 }
 
+/// What a document's chunks say of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// Its id.
+    pub document: &'a DocumentId,
+    /// Its title.
+    pub title: &'a str,
+    /// Where a reader finds it.
+    pub url: &'a str,
+}
+
+/// A stretch of the text that becomes a chunk.
+struct Piece {
+    span: Range<usize>,
+    heading_path: Vec<String>,
+    parent: Option<Range<usize>>,
+}
+
 /// Cuts a document. Chunks come in the order of the text; `text[chunk.span]` is the chunk's text.
-pub fn chunk_document(
-    document: &DocumentId,
-    title: &str,
-    url: &str,
-    parsed: &Parsed,
-    settings: ChunkSettings,
-    tokens: &dyn CountTokens,
-) -> Vec<Chunk> {
+pub fn chunk_document(origin: Origin<'_>, parsed: &Parsed, settings: ChunkSettings, tokens: &dyn CountTokens) -> Vec<Cut> {
     let text = parsed.text.as_str();
     let sizer = IndexedSizer { text, starts: tokens.token_starts(text), tokens };
-    let pieces: Vec<(Range<usize>, Vec<String>)> = match parsed.shape {
+    let cutter = Cutter { text, sizer: &sizer, settings };
+    let pieces = match parsed.shape {
         Shape::Markdown => {
-            let splitter = MarkdownSplitter::new(ChunkConfig::new(settings.max_tokens).with_sizer(&sizer));
-            let split = |section: Section| {
-                let start = section.span.start;
-                let cut: Vec<_> = splitter
-                    .chunk_indices(&text[section.span])
-                    .map(|(at, piece)| (start + at..start + at + piece.len(), section.heading_path.clone()))
-                    .collect();
-                cut
-            };
-            sections(text).into_iter().flat_map(split).collect()
+            let of_section = |section: Section| cutter.pieces(Splitting::Markdown, section.span, &section.heading_path);
+            sections(text).into_iter().flat_map(of_section).collect()
         }
-        Shape::Text => {
-            let splitter = TextSplitter::new(ChunkConfig::new(settings.max_tokens).with_sizer(&sizer));
-            splitter.chunk_indices(text).map(|(at, piece)| (at..at + piece.len(), Vec::new())).collect()
+        Shape::Text => cutter.pieces(Splitting::Text, 0..text.len(), &[]),
+        Shape::Rows => {
+            let rows = rows(text, settings.max_tokens.min(ROW_TOKENS), &sizer).into_iter();
+            rows.map(|span| Piece { span, heading_path: Vec::new(), parent: None }).collect()
         }
-        Shape::Rows => rows(text, settings.max_tokens.min(ROW_TOKENS), &sizer).into_iter().map(|span| (span, Vec::new())).collect(),
     };
-    let chunk = |(ordinal, (span, heading_path)): (usize, (Range<usize>, Vec<String>))| Chunk {
-        document: document.clone(),
-        ordinal: ordinal as u32,
-        text: text[span.clone()].to_owned(),
-        span: Span { start: span.start, end: span.end },
-        heading_path,
-        title: title.to_owned(),
-        url: url.to_owned(),
+    let cut = |(ordinal, piece): (usize, Piece)| {
+        let Piece { span, heading_path, parent } = piece;
+        let parent = parent.filter(|parent| *parent != span);
+        let chunk = Chunk {
+            document: origin.document.clone(),
+            ordinal: ordinal as u32,
+            text: text[span.clone()].to_owned(),
+            span: Span { start: span.start, end: span.end },
+            heading_path,
+            title: origin.title.to_owned(),
+            url: origin.url.to_owned(),
+            page: None,
+            parent: parent.map(|span| Parent { text: text[span.clone()].to_owned(), span: Span { start: span.start, end: span.end } }),
+        };
+        Cut { chunk, tokens: sizer.size(&text[span]) }
     };
-    pieces.into_iter().filter(|(span, _)| !text[span.clone()].trim().is_empty()).enumerate().map(chunk).collect()
+    pieces.into_iter().filter(|piece: &Piece| !text[piece.span.clone()].trim().is_empty()).enumerate().map(cut).collect()
+}
+
+/// How a stretch is split.
+#[derive(Clone, Copy)]
+enum Splitting {
+    Markdown,
+    Text,
+}
+
+struct Cutter<'a> {
+    text: &'a str,
+    sizer: &'a IndexedSizer<'a>,
+    settings: ChunkSettings,
+}
+
+impl Cutter<'_> {
+    /// Parents first where they are wanted, then the chunks of each.
+    fn pieces(&self, splitting: Splitting, span: Range<usize>, heading_path: &[String]) -> Vec<Piece> {
+        let ChunkSettings { max_tokens, overlap_tokens, parent_tokens, .. } = self.settings;
+        let piece = |span: Range<usize>, parent: Option<Range<usize>>| Piece { span, heading_path: heading_path.to_vec(), parent };
+        if parent_tokens <= max_tokens {
+            return self.split(splitting, span, max_tokens, overlap_tokens).into_iter().map(|span| piece(span, None)).collect();
+        }
+        let parents = self.split(splitting, span, parent_tokens, 0).into_iter();
+        let children = |parent: Range<usize>| {
+            let spans = self.split(splitting, parent.clone(), max_tokens, overlap_tokens).into_iter();
+            spans.map(|span| piece(span, Some(parent.clone()))).collect::<Vec<_>>()
+        };
+        parents.flat_map(children).collect()
+    }
+
+    fn split(&self, splitting: Splitting, span: Range<usize>, max_tokens: usize, overlap: usize) -> Vec<Range<usize>> {
+        let plain = ChunkConfig::new(max_tokens).with_sizer(self.sizer);
+        // The settings are checked before; an overlap that does not fit is none.
+        let config = match plain.with_overlap(overlap.min(max_tokens / 2)) {
+            Ok(config) => config,
+            Err(_) => ChunkConfig::new(max_tokens).with_sizer(self.sizer),
+        };
+        let (start, text) = (span.start, &self.text[span]);
+        let place = |(at, piece): (usize, &str)| start + at..start + at + piece.len();
+        match splitting {
+            Splitting::Markdown => MarkdownSplitter::new(config).chunk_indices(text).map(place).collect(),
+            Splitting::Text => TextSplitter::new(config).chunk_indices(text).map(place).collect(),
+        }
+    }
 }
 
 /// Whole lines up to the limit; only a line that is too long alone is cut.
@@ -175,10 +253,16 @@ mod tests {
     use groundtone_prompt::OpenAiTokens;
     use proptest::prelude::*;
 
-    fn cut(text: &str, shape: Shape, max_tokens: usize) -> Vec<Chunk> {
+    fn cut_with(text: &str, shape: Shape, settings: ChunkSettings) -> Vec<Chunk> {
         let parsed = Parsed { title: None, text: text.to_owned(), shape };
         let id = DocumentId::new("a.md").unwrap();
-        chunk_document(&id, "A", "file:///a.md", &parsed, ChunkSettings { max_tokens }, &*OpenAiTokens::for_model("gpt-4o"))
+        let origin = Origin { document: &id, title: "A", url: "file:///a.md" };
+        let cuts = chunk_document(origin, &parsed, settings, &*OpenAiTokens::for_model("gpt-4o"));
+        cuts.into_iter().map(|cut| cut.chunk).collect()
+    }
+
+    fn cut(text: &str, shape: Shape, max_tokens: usize) -> Vec<Chunk> {
+        cut_with(text, shape, ChunkSettings { max_tokens, overlap_tokens: 0, parent_tokens: 0, breadcrumb: true })
     }
 
     #[test]
@@ -204,6 +288,30 @@ mod tests {
         let lines: Vec<&str> = chunks.iter().flat_map(|chunk| chunk.text.lines()).collect();
         assert_eq!(lines, text.lines().collect::<Vec<_>>());
         assert!(cut(&"word ".repeat(500), Shape::Rows, 60).len() > 5, "one long row is cut after all");
+    }
+
+    #[test]
+    fn overlap_repeats_the_end_of_the_chunk_before() {
+        let text = (0..60).map(|n| format!("Sentence number {n} is here. ")).collect::<String>();
+        let settings = ChunkSettings { max_tokens: 40, overlap_tokens: 12, parent_tokens: 0, breadcrumb: true };
+        let chunks = cut_with(&text, Shape::Text, settings);
+        assert!(chunks.len() > 5);
+        for pair in chunks.windows(2) {
+            assert!(pair[1].span.start < pair[0].span.end && pair[1].span.end > pair[0].span.end, "{:?} {:?}", pair[0].span, pair[1].span);
+        }
+    }
+
+    #[test]
+    fn a_small_chunk_is_searched_and_its_parent_is_shown() {
+        let text = (0..60).map(|n| format!("Sentence number {n} is here. ")).collect::<String>();
+        let settings = ChunkSettings { max_tokens: 16, overlap_tokens: 0, parent_tokens: 80, breadcrumb: true };
+        let chunks = cut_with(&format!("# H\n\n{text}\n\n# Short\n\nOne line."), Shape::Markdown, settings);
+        for chunk in &chunks[..chunks.len() - 1] {
+            let parent = chunk.parent.as_ref().unwrap();
+            assert!(parent.span.start <= chunk.span.start && chunk.span.end <= parent.span.end);
+            assert!(parent.text.contains(&chunk.text) && parent.text.len() > chunk.text.len());
+        }
+        assert_eq!(chunks.last().unwrap().parent, None, "a section that is one chunk is its own parent");
     }
 
     proptest! {

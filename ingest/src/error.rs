@@ -1,4 +1,4 @@
-use groundtone_types::{Collection, ErrorKind};
+use groundtone_types::{Collection, DocumentId, ErrorKind};
 use std::path::PathBuf;
 
 /// Why a run ended early. What it had published stays; the next run goes on from there.
@@ -40,6 +40,14 @@ pub enum Error {
         /// Points not found again.
         missing: usize,
     },
+    /// The index still has points of a document that was removed.
+    #[error("the index still has {left} points of `{document}` after they were removed")]
+    NotRemoved {
+        /// Which document.
+        document: DocumentId,
+        /// Points left.
+        left: usize,
+    },
     /// The embedder failed.
     #[error("embedding failed: {0}")]
     Embed(#[from] groundtone_provider::Error),
@@ -63,7 +71,7 @@ impl Error {
             Self::Embed(error) => error.kind(),
             Self::Index(error) => error.kind(),
             Self::Catalog(error) => error.kind(),
-            Self::NotStored { .. } | Self::Pipeline(_) => ErrorKind::Internal,
+            Self::NotStored { .. } | Self::NotRemoved { .. } | Self::Pipeline(_) => ErrorKind::Internal,
         }
     }
 }

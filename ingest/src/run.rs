@@ -1,87 +1,163 @@
-//! The pipeline: parsing runs ahead on a blocking thread, groups of chunks are embedded and stored, documents are published one by one.
+//! The pipeline: prepare -> embed -> store, three stages that work at the same time with bounded queues between them, so the slowest sets the pace and memory does not grow with the corpus.
 //!
-//! Write order (docs/architecture.md): new points, verified -> the document's row in the ledger -> old points removed.
-//! A crash at any instant leaves the old version or the new one, never neither; what is left over is removed by the next run.
+//! Write order (docs/architecture.md): intents noted -> new points, verified -> the documents' rows in the ledger -> old points removed.
+//! A crash at any instant leaves the old version or the new one, never neither; what is left over is known and removed by the next run.
 
 use crate::Error;
-use crate::chunk::{ChunkSettings, chunk_document};
-use crate::decode::decode;
-use crate::parse::parser_for;
-use crate::plan::{Decision, decide};
+use crate::chunk::ChunkSettings;
+use crate::embed::EmbedStage;
+use crate::plan::Decision;
+use crate::prepare::{Prepared, Preparer, Spent, Step};
+use crate::publish::Publisher;
 use crate::report::{Progress, Rejection, Report, Stage};
-use crate::source::{SourceFile, list_files, plain};
-use groundtone_catalog::{Catalog, CollectionRecord, DocumentRecord};
-use groundtone_index::{CollectionSpec, Filter, Point, SparseEmbedder, VectorIndex};
-use groundtone_prompt::CountTokens;
-use groundtone_provider::{EmbedFor, Embedder};
-use groundtone_types::{Chunk, Collection, ContentHash, DocumentId, Tenant};
-use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
-use std::sync::Arc;
+use crate::source::Source;
+use futures::StreamExt;
+use groundtone_catalog::{Catalog, CollectionRecord, EmbeddingCache};
+use groundtone_index::{CollectionSpec, Point, SparseEmbedder, VectorIndex};
+use groundtone_provider::{Batcher, Embedder};
+use groundtone_types::{Collection, DocumentId, Tenant};
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
-/// Chunks that are embedded and stored together. Large enough for full batches, small enough that a crash costs seconds.
-const GROUP_CHUNKS: usize = 128;
-/// Parsed documents that may wait for the embedder.
-const PARSED_AHEAD: usize = 16;
-/// Points removed in one call.
-const REMOVE_BATCH: usize = 1000;
+/// Chunks that are embedded and stored together: enough for full batches of like length, few enough that little is held in memory.
+const GROUP_CHUNKS: usize = 512;
+/// Documents that are read and cut at the same time, and that may wait for the embedder.
+const PREPARE_AHEAD: usize = 8;
+/// Groups that may wait between two stages.
+const GROUPS_AHEAD: usize = 1;
+/// Offers that are listed ahead, so that progress knows what is to come.
+const LIST_AHEAD: usize = 4096;
 
 /// What a run is told.
 #[derive(Debug, Clone)]
 pub struct IngestSettings {
+    /// The run's own id.
+    pub run: Uuid,
     /// Whose documents.
     pub tenant: Tenant,
     /// Where they go.
     pub collection: Collection,
+    /// Name of the source; a run never touches documents of another one.
+    pub source: String,
     /// How they are cut.
     pub chunks: ChunkSettings,
-    /// Larger files are rejected.
+    /// Larger documents are rejected.
     pub max_file_bytes: u64,
-    /// A file that takes longer to parse is rejected.
+    /// A document that takes longer to parse is rejected.
     pub parse_timeout: Duration,
-    /// Put before a document's id to make its address; `file://` and the absolute path where empty.
+    /// Put before a document's id to make its address; the source's own address, or `file://` and the absolute path, where empty.
     pub url_prefix: String,
     /// Remove documents that the source no longer has.
     pub prune: bool,
     /// Build the collection anew, from nothing.
     pub full: bool,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// Price of a million embedded tokens; 0 where it has none.
+    pub price_per_million_tokens: f64,
     /// Unix seconds, for the ledger.
     pub now: i64,
 }
 
-/// Brings a folder and a collection into agreement.
+/// Brings a source and a collection into agreement.
 pub struct Ingester {
-    index: Arc<dyn VectorIndex>,
-    embedder: Arc<dyn Embedder>,
-    sparse: Arc<dyn SparseEmbedder>,
-    catalog: Arc<Catalog>,
+    pub(crate) index: Arc<dyn VectorIndex>,
+    pub(crate) sparse: Arc<dyn SparseEmbedder>,
+    pub(crate) catalog: Arc<Catalog>,
+    cache: Option<Arc<EmbeddingCache>>,
+    embed: EmbedStage,
 }
 
-/// A document on its way to the store.
-struct Prepared {
-    id: DocumentId,
-    hash: ContentHash,
-    title: String,
-    url: String,
-    bytes: u64,
-    decision: Decision,
-    chunks: Vec<Chunk>,
+/// Documents whose chunks are embedded and stored together.
+#[derive(Default)]
+struct Group {
+    documents: Vec<Prepared>,
+    chunks: usize,
 }
 
-enum Parsed {
-    Ready(Box<Prepared>),
-    Unchanged(DocumentId, u64),
-    Rejected(Rejection, Option<DocumentId>, u64),
+/// A group with its points.
+pub(crate) struct Filled {
+    pub(crate) documents: Vec<Prepared>,
+    pub(crate) points: Vec<Point>,
+}
+
+/// What the stages of one run share.
+pub(crate) struct Run<'a> {
+    pub(crate) settings: &'a IngestSettings,
+    pub(crate) report: Mutex<Report>,
+    state: Mutex<Progress>,
+    progress: &'a (dyn Fn(Progress) + Send + Sync),
+}
+
+impl Run<'_> {
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn advance(&self, change: impl FnOnce(&mut Progress)) {
+        let state = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut state);
+            *state
+        };
+        (self.progress)(state);
+    }
+
+    pub(crate) fn reject(&self, path: String, reason: String, bytes: u64) {
+        self.note(|report| {
+            report.found += 1;
+            report.rejected.push(Rejection { path, reason });
+        });
+        self.advance(|state| {
+            state.documents += 1;
+            state.bytes_done += bytes;
+        });
+    }
+}
+
+/// Documents that were offered, by a hash of their ids: eight bytes each, so a million take eight megabytes.
+#[derive(Default)]
+pub(crate) struct Seen {
+    hashes: HashSet<u64>,
+    hasher: RandomState,
+    /// Something without an id could not be read: what is missing may be in there.
+    pub(crate) blind: Option<String>,
+}
+
+impl Seen {
+    fn insert(&mut self, id: &DocumentId) {
+        self.hashes.insert(self.hasher.hash_one(id));
+    }
+
+    pub(crate) fn contains(&self, id: &DocumentId) -> bool {
+        self.hashes.contains(&self.hasher.hash_one(id))
+    }
 }
 
 impl Ingester {
-    /// Puts the parts together.
-    pub fn new(index: Arc<dyn VectorIndex>, embedder: Arc<dyn Embedder>, sparse: Arc<dyn SparseEmbedder>, catalog: Arc<Catalog>) -> Self {
-        Self { index, embedder, sparse, catalog }
+    /// Puts the parts together. Without a cache every changed document is embedded whole.
+    pub fn new(
+        index: Arc<dyn VectorIndex>,
+        batcher: Arc<Batcher>,
+        sparse: Arc<dyn SparseEmbedder>,
+        catalog: Arc<Catalog>,
+        cache: Option<Arc<EmbeddingCache>>,
+    ) -> Self {
+        Self { index, sparse, catalog, embed: EmbedStage::new(batcher, cache.clone()), cache }
+    }
+
+    pub(crate) fn tokenizer_id(&self) -> String {
+        self.embed.batcher().embedder().tokens().id().to_owned()
+    }
+
+    /// Takes a document out of a collection; the receipt says that it is gone.
+    pub async fn delete(&self, tenant: &Tenant, collection: &Collection, document: &DocumentId) -> Result<crate::Receipt, Error> {
+        Publisher { ingester: self, tenant, collection }.delete(document).await
     }
 
     /// What a collection's vectors come from; two collections with the same answer can be searched the same way.
@@ -89,303 +165,245 @@ impl Ingester {
         format!("{} ({} dimensions) + {}", embedder.id(), embedder.dimensions(), sparse.id())
     }
 
-    /// Ingests a folder or a file. `progress` is called after each group.
-    pub async fn run(&self, root: &Path, settings: &IngestSettings, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Report, Error> {
+    /// Brings a source and a collection into agreement. `progress` is called as documents go through.
+    ///
+    /// An error ends the run; what was published stays, and the next run goes on from there.
+    pub async fn run(
+        &self,
+        source: &dyn Source,
+        settings: &IngestSettings,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Report, Error> {
         let started = Instant::now();
-        let listing = list_files(root)?;
+        let calls_before = self.embed.batcher().calls();
         self.open_collection(settings).await?;
-        self.finish_removals(settings).await?;
-        let stored: BTreeMap<DocumentId, DocumentRecord> =
-            self.catalog.documents(&settings.tenant, &settings.collection).await?.into_iter().map(|row| (row.id.clone(), row)).collect();
-        let mut report = Report { found: listing.files.len(), ignored: listing.ignored, ..Report::default() };
-        report.rejected.extend(listing.unreadable.into_iter().map(|(path, reason)| Rejection { path, reason }));
-        report.found += report.rejected.len();
-        let total = listing.files.iter().map(|file| file.bytes).sum();
-        let mut state = Progress { stage: Stage::Documents, bytes_done: 0, bytes_total: total, documents: 0, chunks: 0 };
-        let mut seen = HashSet::new();
-        let mut group: Vec<Prepared> = Vec::new();
-        let mut parsed = self.parse_ahead(listing.files, stored.clone(), settings.clone());
-        while let Some(next) = parsed.recv().await {
-            let (id, bytes) = match next {
-                Parsed::Ready(document) => {
-                    let key = (Some(document.id.clone()), 0);
-                    group.push(*document);
-                    key
-                }
-                Parsed::Unchanged(id, bytes) => {
-                    report.unchanged += 1;
-                    report.bytes += bytes;
-                    (Some(id), bytes)
-                }
-                Parsed::Rejected(rejection, id, bytes) => {
-                    report.rejected.push(rejection);
-                    (id, bytes)
-                }
-            };
-            seen.extend(id);
-            if bytes > 0 {
-                state.documents += 1;
-                state.bytes_done += bytes;
-            }
-            if group.iter().map(|document| document.chunks.len()).sum::<usize>() >= GROUP_CHUNKS {
-                self.publish(std::mem::take(&mut group), settings, &mut report, &mut state).await?;
-                progress(state);
+        let publisher = Publisher { ingester: self, tenant: &settings.tenant, collection: &settings.collection };
+        if !settings.dry_run {
+            publisher.recover().await?;
+        }
+        let report = Report::of_run(settings.run, settings.collection.clone(), settings.source.clone(), settings.dry_run);
+        let state = Progress { stage: Stage::Documents, bytes_done: 0, bytes_total: 0, documents: 0, chunks: 0 };
+        let run = Run { settings, report: Mutex::new(report), state: Mutex::new(state), progress };
+        let (to_embed, groups) = mpsc::channel(GROUPS_AHEAD);
+        let (to_store, filled) = mpsc::channel(GROUPS_AHEAD);
+        let (seen, (), ()) = futures::try_join!(
+            self.prepare(source, &run, to_embed).instrument(info_span!("ingest.prepare")),
+            self.embed_groups(&run, groups, to_store).instrument(info_span!("ingest.embed")),
+            self.store_groups(&run, &publisher, filled).instrument(info_span!("ingest.store")),
+        )?;
+        if source.is_complete() {
+            publisher.handle_missing(&seen, &run).await?;
+        }
+        run.advance(|state| state.stage = Stage::Settling);
+        let settling = Instant::now();
+        if !settings.dry_run {
+            self.index.settle(&settings.collection).await?;
+            if let Some(cache) = &self.cache {
+                cache.trim().await?;
             }
         }
-        self.publish(group, settings, &mut report, &mut state).await?;
-        self.handle_missing(&stored, &seen, root, settings, &mut report).await?;
-        progress(Progress { stage: Stage::Settling, ..state });
-        self.index.settle(&settings.collection).await?;
+        let mut report = run.report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.stages.settle = settling.elapsed().as_secs_f64();
+        report.embed_calls = self.embed.batcher().calls() - calls_before;
+        report.cost =
+            (settings.price_per_million_tokens > 0.0).then(|| report.embedded_tokens as f64 * settings.price_per_million_tokens / 1e6);
         report.seconds = started.elapsed().as_secs_f64();
         Ok(report)
     }
 
     /// Makes the collection or checks that its vectors come from the same models as ours.
     async fn open_collection(&self, settings: &IngestSettings) -> Result<(), Error> {
-        let configured = Self::vectors_fingerprint(&*self.embedder, &*self.sparse);
+        let embedder = self.embed.batcher().embedder();
+        let configured = Self::vectors_fingerprint(&**embedder, &*self.sparse);
         let recorded = self.catalog.collection(&settings.collection).await?;
-        match &recorded {
-            Some(record) if record.fingerprint != configured && !settings.full => {
-                return Err(Error::OtherVectors {
-                    collection: settings.collection.clone(),
-                    stored: record.fingerprint.clone(),
-                    configured,
-                });
-            }
-            _ if settings.full => {
-                self.catalog.clear_collection(&settings.collection).await?;
-                self.index.remove(&settings.collection).await?;
-            }
-            _ => {}
+        if let Some(record) = recorded.as_ref().filter(|record| record.fingerprint != configured && !settings.full) {
+            let (collection, stored) = (settings.collection.clone(), record.fingerprint.clone());
+            return Err(Error::OtherVectors { collection, stored, configured });
         }
-        let dimensions = self.embedder.dimensions();
+        if settings.dry_run {
+            return Ok(());
+        }
+        if settings.full {
+            self.catalog.clear_collection(&settings.collection).await?;
+            self.index.remove(&settings.collection).await?;
+        }
+        let dimensions = embedder.dimensions();
         self.index.ensure(&CollectionSpec { name: settings.collection.clone(), dimensions }).await?;
-        if recorded.is_none_or(|record| record.fingerprint != configured) || settings.full {
-            let record =
-                CollectionRecord { name: settings.collection.clone(), fingerprint: configured, dimensions, created_at: settings.now };
-            self.catalog.put_collection(&record).await?;
+        if recorded.is_none() || settings.full {
+            let name = settings.collection.clone();
+            self.catalog.put_collection(&CollectionRecord { name, fingerprint: configured, dimensions, created_at: settings.now }).await?;
         }
         Ok(())
     }
 
-    /// Removes points that an earlier run had replaced but, interrupted, did not remove.
-    async fn finish_removals(&self, settings: &IngestSettings) -> Result<(), Error> {
-        let (tenant, collection) = (&settings.tenant, &settings.collection);
-        let pending = self.catalog.pending_removals(tenant, collection).await?;
-        for batch in pending.chunks(REMOVE_BATCH) {
-            self.index.delete(tenant, collection, batch).await?;
-            self.catalog.removed(tenant, collection, batch).await?;
-        }
-        Ok(())
-    }
-
-    /// Reads and cuts files ahead of the embedder, in order, bounded by the channel.
-    fn parse_ahead(
-        &self,
-        files: Vec<SourceFile>,
-        stored: BTreeMap<DocumentId, DocumentRecord>,
-        settings: IngestSettings,
-    ) -> mpsc::Receiver<Parsed> {
-        let (sender, receiver) = mpsc::channel(PARSED_AHEAD);
-        let tokens = self.embedder.tokens();
-        let fingerprint = settings.chunks.fingerprint(tokens.id());
-        let context = Arc::new(ParseContext { stored, settings, tokens, fingerprint });
-        tokio::spawn(
-            async move {
-                for file in files {
-                    let parsed = prepare_within_limits(context.clone(), file).await;
-                    if sender.send(parsed).await.is_err() {
-                        return;
-                    }
+    /// Stage one: lists, reads and cuts, and makes groups.
+    async fn prepare(&self, source: &dyn Source, run: &Run<'_>, to_embed: mpsc::Sender<Group>) -> Result<Seen, Error> {
+        let tokens = self.embed.batcher().embedder().tokens();
+        let fingerprint = run.settings.chunks.fingerprint(tokens.id());
+        let preparer = Preparer { source, catalog: &self.catalog, settings: run.settings, tokens, fingerprint };
+        let (to_prepare, offers) = mpsc::channel(LIST_AHEAD);
+        let list = async {
+            let mut listing = source.offers();
+            while let Some(offer) = listing.next().await {
+                let offer = offer?;
+                if let crate::source::Offer::Item(item) = &offer {
+                    run.advance(|state| state.bytes_total += item.bytes.max(1));
+                }
+                if to_prepare.send(offer).await.is_err() {
+                    break;
                 }
             }
-            .instrument(info_span!("ingest.parse")),
-        );
-        receiver
-    }
-
-    /// Embeds and stores a group, then publishes its documents.
-    async fn publish(
-        &self,
-        group: Vec<Prepared>,
-        settings: &IngestSettings,
-        report: &mut Report,
-        state: &mut Progress,
-    ) -> Result<(), Error> {
-        if group.is_empty() {
-            return Ok(());
-        }
-        let (tenant, collection) = (&settings.tenant, &settings.collection);
-        let texts: Vec<String> = group.iter().flat_map(|document| &document.chunks).map(embedded_text).collect();
-        let tokens = self.embedder.tokens();
-        report.tokens += texts.iter().map(|text| tokens.count(text)).sum::<usize>();
-        let mut vectors = Vec::new();
-        if !texts.is_empty() {
-            vectors = self.embedder.embed(&texts, EmbedFor::Document).instrument(info_span!("ingest.embed", chunks = texts.len())).await?;
-            report.embed_calls += 1;
-        }
-        let points: Vec<Point> = group
-            .iter()
-            .flat_map(|document| &document.chunks)
-            .zip(texts.iter().zip(vectors))
-            .map(|(chunk, (text, dense))| Point { id: chunk.point_id(), dense, sparse: self.sparse.document(text), chunk: chunk.clone() })
-            .collect();
-        let ids: HashSet<Uuid> = points.iter().map(|point| point.id).collect();
-        self.index.upsert(tenant, collection, points).instrument(info_span!("ingest.store", chunks = texts.len())).await?;
-        self.verify(&group, &ids, settings).await?;
-        report.chunks += texts.len();
-        for document in group {
-            self.flip(&document, settings).await?;
-            match document.decision {
-                Decision::New => report.new += 1,
-                Decision::Changed | Decision::Unchanged => report.changed += 1,
-            }
-            report.bytes += document.bytes;
-            state.bytes_done += document.bytes;
-            state.documents += 1;
-            state.chunks += document.chunks.len();
-        }
-        Ok(())
-    }
-
-    /// Asks the index for every id that it has just taken.
-    async fn verify(&self, group: &[Prepared], wanted: &HashSet<Uuid>, settings: &IngestSettings) -> Result<(), Error> {
-        let filter = Filter { documents: group.iter().map(|document| document.id.clone()).collect() };
-        let mut missing: HashSet<Uuid> = wanted.clone();
-        let mut after = None;
-        loop {
-            let page = self.index.ids(&settings.tenant, &settings.collection, &filter, after, REMOVE_BATCH).await?;
-            for id in &page.ids {
-                missing.remove(id);
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::NotStored { stored: wanted.len(), documents: group.len(), missing: missing.len() })
-        }
-    }
-
-    /// The ledger's row changes and the old points are noted for removal in one transaction; then they are removed.
-    async fn flip(&self, document: &Prepared, settings: &IngestSettings) -> Result<(), Error> {
-        let (tenant, collection) = (&settings.tenant, &settings.collection);
-        let record = DocumentRecord {
-            id: document.id.clone(),
-            content_hash: document.hash.clone(),
-            settings_fingerprint: settings.chunks.fingerprint(self.embedder.tokens().id()),
-            title: document.title.clone(),
-            url: document.url.clone(),
-            point_ids: document.chunks.iter().map(Chunk::point_id).collect(),
-            indexed_at: settings.now,
+            drop(to_prepare);
+            Ok::<(), Error>(())
         };
-        let old = self.catalog.flip_document(tenant, collection, &record).await?;
-        self.remove_points(&old, settings).await
+        let work = async {
+            let mut steps =
+                tokio_stream::wrappers::ReceiverStream::new(offers).map(|offer| preparer.prepare(offer)).buffered(PREPARE_AHEAD);
+            let (mut seen, mut group) = (Seen::default(), Group::default());
+            while let Some(step) = steps.next().await {
+                let (step, spent) = step?;
+                let Some(document) = self.take_step(step, spent, run, &mut seen).await? else { continue };
+                group.chunks += document.cuts.len();
+                group.documents.push(*document);
+                if group.chunks >= GROUP_CHUNKS {
+                    send(&to_embed, std::mem::take(&mut group), "embedding").await?;
+                }
+            }
+            if !group.documents.is_empty() {
+                send(&to_embed, group, "embedding").await?;
+            }
+            Ok::<Seen, Error>(seen)
+        };
+        let ((), seen) = futures::try_join!(list, work)?;
+        Ok(seen)
     }
 
-    async fn remove_points(&self, ids: &[Uuid], settings: &IngestSettings) -> Result<(), Error> {
-        if ids.is_empty() {
-            return Ok(());
+    /// Counts what needs no more work; gives back what does.
+    async fn take_step(&self, step: Step, spent: Spent, run: &Run<'_>, seen: &mut Seen) -> Result<Option<Box<Prepared>>, Error> {
+        run.note(|report| {
+            report.stages.read += spent.read.as_secs_f64();
+            report.stages.parse += spent.parse.as_secs_f64();
+        });
+        match step {
+            Step::Ready(document) => {
+                seen.insert(&document.id);
+                return Ok(Some(document));
+            }
+            Step::Unchanged { id, bytes, version } => {
+                seen.insert(&id);
+                if let Some(version) = version.filter(|_| !run.settings.dry_run) {
+                    self.catalog.set_version(&run.settings.tenant, &run.settings.collection, &id, &version).await?;
+                }
+                run.note(|report| {
+                    report.found += 1;
+                    report.unchanged += 1;
+                    report.bytes += bytes;
+                });
+                run.advance(|state| {
+                    state.documents += 1;
+                    state.bytes_done += bytes.max(1);
+                });
+            }
+            Step::Rejected { rejection, id, bytes } => {
+                match &id {
+                    Some(id) => seen.insert(id),
+                    None => seen.blind = Some(rejection.path.clone()),
+                }
+                run.reject(rejection.path, rejection.reason, bytes);
+            }
+            Step::Ignored => run.note(|report| report.ignored += 1),
         }
-        self.index.delete(&settings.tenant, &settings.collection, ids).await?;
-        self.catalog.removed(&settings.tenant, &settings.collection, ids).await?;
+        Ok(None)
+    }
+
+    /// Stage two: vectors for each group.
+    async fn embed_groups(&self, run: &Run<'_>, mut groups: mpsc::Receiver<Group>, to_store: mpsc::Sender<Filled>) -> Result<(), Error> {
+        while let Some(group) = groups.recv().await {
+            let began = Instant::now();
+            let filled = self.fill(group.documents, run).await?;
+            run.note(|report| report.stages.embed += began.elapsed().as_secs_f64());
+            send(&to_store, filled, "storing").await?;
+        }
         Ok(())
     }
 
-    /// Documents of the ledger that this folder no longer has: removed with `prune`, named without.
-    async fn handle_missing(
-        &self,
-        stored: &BTreeMap<DocumentId, DocumentRecord>,
-        seen: &HashSet<DocumentId>,
-        root: &Path,
-        settings: &IngestSettings,
-        report: &mut Report,
-    ) -> Result<(), Error> {
-        if root.is_file() {
-            return Ok(());
+    async fn fill(&self, documents: Vec<Prepared>, run: &Run<'_>) -> Result<Filled, Error> {
+        let chunks = run.settings.chunks;
+        let cuts = || documents.iter().flat_map(|document| &document.cuts);
+        let texts: Vec<String> = cuts().map(|cut| chunks.embedded_text(&cut.chunk)).collect();
+        let sizes: Vec<usize> = cuts().map(|cut| cut.tokens).collect();
+        if run.settings.dry_run {
+            let (texts, tokens) = self.embed.estimate(&texts, &sizes).await?;
+            run.note(|report| {
+                report.embedded += texts;
+                report.embedded_tokens += tokens;
+            });
+            return Ok(Filled { documents, points: Vec::new() });
         }
-        for id in stored.keys().filter(|id| !seen.contains(*id)) {
-            if settings.prune {
-                let old = self.catalog.remove_document(&settings.tenant, &settings.collection, id).await?;
-                self.remove_points(&old, settings).await?;
-                report.removed += 1;
-            } else {
-                report.missing.push(id.clone());
+        let embedded = self.embed.embed(&texts, &sizes).await?;
+        run.note(|report| {
+            report.embedded += embedded.embedded;
+            report.embedded_tokens += embedded.embedded_tokens;
+        });
+        let mut vectors = texts.iter().zip(embedded.vectors);
+        let mut filled = Filled { documents: Vec::with_capacity(documents.len()), points: Vec::with_capacity(texts.len()) };
+        for document in documents {
+            let mut points = Vec::with_capacity(document.cuts.len());
+            let mut refused = None;
+            for (cut, (text, vector)) in document.cuts.iter().zip(vectors.by_ref()) {
+                match vector {
+                    Ok(dense) => {
+                        let (chunk, sparse) = (cut.chunk.clone(), self.sparse.document(text));
+                        points.push(Point { id: chunk.point_id(), dense, sparse, chunk });
+                    }
+                    Err(reason) => refused = Some(reason),
+                }
+            }
+            match refused {
+                Some(reason) => run.reject(document.place, reason, document.bytes),
+                None => {
+                    filled.points.extend(points);
+                    filled.documents.push(document);
+                }
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Stage three: points into the index, documents into the ledger.
+    async fn store_groups(&self, run: &Run<'_>, publisher: &Publisher<'_>, mut filled: mpsc::Receiver<Filled>) -> Result<(), Error> {
+        while let Some(group) = filled.recv().await {
+            let documents: Vec<(Decision, u64, usize, usize)> = group
+                .documents
+                .iter()
+                .map(|document| (document.decision, document.bytes, document.cuts.len(), document.cuts.iter().map(|cut| cut.tokens).sum()))
+                .collect();
+            if !run.settings.dry_run {
+                publisher.publish(group, run).await?;
+            }
+            for (decision, bytes, chunks, tokens) in documents {
+                run.note(|report| {
+                    report.found += 1;
+                    match decision {
+                        Decision::New => report.new += 1,
+                        Decision::Changed | Decision::Unchanged => report.changed += 1,
+                    }
+                    report.bytes += bytes;
+                    report.chunks += chunks;
+                    report.tokens += tokens;
+                });
+                run.advance(|state| {
+                    state.documents += 1;
+                    state.chunks += chunks;
+                    state.bytes_done += bytes.max(1);
+                });
             }
         }
         Ok(())
     }
 }
 
-/// What is embedded and indexed: the breadcrumb says what a short piece is about.
-fn embedded_text(chunk: &Chunk) -> String {
-    format!("{}\n{}", chunk.breadcrumb(), chunk.text)
-}
-
-struct ParseContext {
-    stored: BTreeMap<DocumentId, DocumentRecord>,
-    settings: IngestSettings,
-    tokens: Arc<dyn CountTokens>,
-    fingerprint: String,
-}
-
-/// A panic or a hang in one file costs that file.
-async fn prepare_within_limits(context: Arc<ParseContext>, file: SourceFile) -> Parsed {
-    let (path, bytes, limit) = (file.path.clone(), file.bytes, context.settings.parse_timeout);
-    let id = DocumentId::new(file.id.clone()).ok();
-    let reject = |reason: String| Parsed::Rejected(Rejection { path: path.clone(), reason }, id.clone(), bytes.max(1));
-    let work = tokio::task::spawn_blocking(move || prepare(&context, &file));
-    match tokio::time::timeout(limit, work).await {
-        Err(_) => reject(format!("took longer than {} s to parse", limit.as_secs())),
-        Ok(Err(_)) => reject("made its parser fail; please report it with the file".to_owned()),
-        Ok(Ok(Err(reason))) => reject(reason),
-        Ok(Ok(Ok(parsed))) => parsed,
-    }
-}
-
-fn prepare(context: &ParseContext, file: &SourceFile) -> Result<Parsed, String> {
-    let settings = &context.settings;
-    let id = DocumentId::new(file.id.clone()).map_err(|error| error.to_string())?;
-    if file.bytes > settings.max_file_bytes {
-        return Err(format!("has {} bytes; at most {} are read (`ingest.max_file_bytes`)", file.bytes, settings.max_file_bytes));
-    }
-    let bytes = std::fs::read(&file.path).map_err(|error| format!("cannot be read: {}", plain(&error)))?;
-    let hash = ContentHash::of(&bytes);
-    let url = address(&settings.url_prefix, file)?;
-    let decision = decide(context.stored.get(&id), &hash, &context.fingerprint, &url);
-    if decision == Decision::Unchanged {
-        return Ok(Parsed::Unchanged(id, file.bytes.max(1)));
-    }
-    let parser = parser_for(&file.path).ok_or_else(|| "has an ending that is not read".to_owned())?;
-    let parsed = (parser.parse)(&decode(&bytes)?)?;
-    if parsed.text.trim().is_empty() {
-        return Err("holds no text".to_owned());
-    }
-    let title = parsed.title.clone().unwrap_or_else(|| title_from_name(&file.id));
-    let chunks = chunk_document(&id, &title, &url, &parsed, settings.chunks, &*context.tokens);
-    if chunks.is_empty() {
-        return Err("holds headings but no text".to_owned());
-    }
-    Ok(Parsed::Ready(Box::new(Prepared { id, hash, title, url, bytes: file.bytes.max(1), decision, chunks })))
-}
-
-fn address(prefix: &str, file: &SourceFile) -> Result<String, String> {
-    let encode = |path: &str| path.replace('%', "%25").replace(' ', "%20").replace('#', "%23").replace('?', "%3F");
-    if prefix.is_empty() {
-        let path = file.path.canonicalize().map_err(|error| format!("cannot be read: {}", plain(&error)))?;
-        Ok(format!("file://{}", encode(&path.to_string_lossy())))
-    } else {
-        Ok(format!("{}/{}", prefix.trim_end_matches('/'), encode(&file.id)))
-    }
-}
-
-/// `products/price-list.csv` -> `Price list`.
-fn title_from_name(id: &str) -> String {
-    let name = id.rsplit('/').next().unwrap_or(id);
-    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem).replace(['-', '_'], " ");
-    let mut chars = stem.chars();
-    chars.next().map_or_else(|| name.to_owned(), |first| first.to_uppercase().chain(chars).collect())
+/// A stage that has ended early leaves its reason with itself; this error only stops the stages before it.
+async fn send<T>(channel: &mpsc::Sender<T>, item: T, stage: &'static str) -> Result<(), Error> {
+    channel.send(item).await.map_err(|_| Error::Pipeline(stage))
 }

@@ -1,5 +1,5 @@
 use crate::Global;
-use crate::assemble::{Library, needed_models, settings};
+use crate::assemble::{IngestMode, Library, needed_models, settings};
 use crate::commands::ingest::ingest;
 use crate::commands::models::pull;
 use crate::commands::serve::{self, listen, serve};
@@ -37,7 +37,8 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let library = Library::open(&config, "groundtone demo").await?;
     let folder = config.data.directory.join("sample");
     extract(&SAMPLE, &folder)?;
-    let report = ingest(&config, &library, &folder.join("documents"), true, false).await?;
+    let documents = folder.join("documents").display().to_string();
+    let report = ingest(&config, &library, &documents, Some("sample"), IngestMode { prune: true, ..IngestMode::default() }).await?;
     say(format!(
         "sample brand: {} documents, {} of them new or changed, {} chunks embedded in {:.1} s",
         report.found,

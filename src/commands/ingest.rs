@@ -1,27 +1,37 @@
 use crate::Global;
-use crate::assemble::{Library, now, settings};
+use crate::assemble::{IngestMode, Library, now, settings};
 use crate::commands::models::pull;
 use crate::output::{hint, json, line, say, watched};
 use anyhow::Context;
 use groundtone_config::{Config, Engine};
-use groundtone_ingest::{Error, Progress, Report, Stage};
+use groundtone_ingest::{Error, Progress, Report, Stage, source};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+/// Rejected documents that are named one by one; a report has them all.
+const NAMED_REJECTIONS: usize = 50;
 
 /// Flags of `groundtone ingest`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A folder, or a file
-    path: PathBuf,
+    /// Folders or files
+    #[arg(required = true)]
+    locations: Vec<String>,
     /// Where the documents go (ingest.collection)
     #[arg(long)]
     collection: Option<String>,
-    /// Remove documents from the index that the folder no longer has
+    /// Name of the source, where it has moved; only documents of the same source are replaced or removed
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Remove documents from the index that have left their source
     #[arg(long)]
     prune: bool,
     /// Build the collection anew from nothing
     #[arg(long)]
     full: bool,
+    /// Say what would be done and what it would cost, and do nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Put before a document's path to make the address in its citations (ingest.url_prefix)
     #[arg(long, value_name = "URL")]
     url_prefix: Option<String>,
@@ -32,25 +42,51 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     flags.extend(args.collection.map(|collection| ("ingest.collection", collection)));
     flags.extend(args.url_prefix.map(|prefix| ("ingest.url_prefix", prefix)));
     let config = settings(global, &flags)?;
+    if args.source.is_some() && args.locations.len() > 1 {
+        return Err(hint("--source names one source, but several locations are given", "run one command for each"));
+    }
     if config.embedder.kind == Engine::Local {
         pull(&config, std::slice::from_ref(&config.embedder.model)).await?;
     }
     let library = Library::open(&config, "groundtone ingest").await?;
-    let report = ingest(&config, &library, &args.path, args.prune, args.full).await?;
-    show(&report, global.json)?;
-    let nothing = report.new + report.changed + report.unchanged == 0;
-    if nothing {
-        Err(hint(format!("none of the {} documents in {} could be ingested", report.found, args.path.display()), "the reasons stand above"))
-    } else {
-        Ok(())
+    let mut mode = IngestMode { prune: args.prune, full: args.full, dry_run: args.dry_run };
+    for location in &args.locations {
+        let report = ingest(&config, &library, location, args.source.as_deref(), mode).await?;
+        show(&report, global.json)?;
+        if report.new + report.changed + report.unchanged == 0 {
+            return Err(hint(format!("none of the {} documents in {location} could be ingested", report.found), "the reasons stand above"));
+        }
+        // The first location builds the collection anew, the others add to it.
+        mode.full = false;
     }
+    Ok(())
+}
+
+/// What a source is called where nobody named it: a path on this machine by its full path, everything else as it was given.
+fn source_name(location: &str) -> String {
+    Path::new(location).canonicalize().map_or_else(|_| location.to_owned(), |path| path.display().to_string())
 }
 
 /// Ingests with a progress bar, and leaves the report in the ledger.
-pub(crate) async fn ingest(config: &Config, library: &Library, path: &Path, prune: bool, full: bool) -> anyhow::Result<Report> {
-    let settings = library.ingest_settings(config, prune, full);
-    let run = uuid::Uuid::now_v7();
-    library.catalog.start_run(&settings.tenant, &settings.collection, run, now()).await?;
+pub(crate) async fn ingest(
+    config: &Config,
+    library: &Library,
+    location: &str,
+    name: Option<&str>,
+    mode: IngestMode,
+) -> anyhow::Result<Report> {
+    let explain = |error: Error| match &error {
+        Error::OtherVectors { .. } => hint(&error, "name another collection with --collection, or build this one anew with --full"),
+        Error::Source { .. } | Error::Empty { .. } => hint(&error, "name a folder or a file with documents"),
+        _ => hint(&error, "what was published stays; the same command goes on from there"),
+    };
+    let source = source::open(location).map_err(explain)?;
+    let name = name.map_or_else(|| source_name(location), str::to_owned);
+    let settings = library.ingest_settings(config, &name, mode);
+    let ledger = !mode.dry_run;
+    if ledger {
+        library.catalog.start_run(&settings.tenant, &settings.collection, settings.run, &name, now()).await?;
+    }
     let bar = if watched() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("{bar:30} {percent}% {msg} eta {eta}").unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.set_style(style);
@@ -62,30 +98,35 @@ pub(crate) async fn ingest(config: &Config, library: &Library, path: &Path, prun
         let what = if at.stage == Stage::Settling { "settling" } else { "documents" };
         bar.set_message(format!("{} {what}, {} chunks, {speed:.0} chunks/s", at.documents, at.chunks));
     };
-    let result = library.ingester().run(path, &settings, &progress).await;
+    let result = library.ingester(config).await?.run(&*source, &settings, &progress).await;
     bar.finish_and_clear();
-    let report = result.map_err(|error| match &error {
-        Error::OtherVectors { .. } => hint(&error, "name another collection with --collection, or build this one anew with --full"),
-        Error::Source { .. } | Error::Empty { .. } => hint(&error, "name a folder or a file with documents"),
-        _ => hint(&error, "what was published stays; the same command goes on from there"),
-    })?;
-    let text = serde_json::to_string(&report).context("the report cannot be written as JSON")?;
-    library.catalog.finish_run(&settings.tenant, run, &text, now()).await?;
+    let report = result.map_err(explain)?;
+    if ledger {
+        let text = serde_json::to_string(&report).context("the report cannot be written as JSON")?;
+        library.catalog.finish_run(&settings.tenant, settings.run, &text, now()).await?;
+    }
     Ok(report)
 }
 
 fn show(report: &Report, as_json: bool) -> anyhow::Result<()> {
-    for rejection in &report.rejected {
-        say(format!("rejected: {} {}", rejection.path.display(), rejection.reason));
+    for rejection in report.rejected.iter().take(NAMED_REJECTIONS) {
+        say(format!("rejected: {} {}", rejection.path, rejection.reason));
     }
-    if !report.missing.is_empty() {
-        say(format!("{} documents of the collection are not in this folder; --prune removes them", report.missing.len()));
+    if report.rejected.len() > NAMED_REJECTIONS {
+        say(format!("and {} more; --json names them all. By reason:", report.rejected.len() - NAMED_REJECTIONS));
+        report.reasons().iter().for_each(|(reason, count)| say(format!("  {count:>6}  {reason}")));
+    }
+    if let Some(reason) = &report.not_pruned {
+        say(format!("nothing was removed: {reason}"));
+    } else if !report.missing.is_empty() {
+        say(format!("{} documents of the collection have left this source; --prune removes them", report.missing.len()));
     }
     if as_json {
         return json(report);
     }
+    let would = if report.dry_run { "would be: " } else { "" };
     line(format!(
-        "{} documents: {} new, {} changed, {} unchanged, {} removed, {} rejected; {} chunks, {} tokens in {:.1} s",
+        "{would}{} documents: {} new, {} changed, {} unchanged, {} removed, {} rejected; {} chunks, {} of them embedded in {} calls, {} tokens{}; {:.1} s",
         report.found,
         report.new,
         report.changed,
@@ -93,7 +134,10 @@ fn show(report: &Report, as_json: bool) -> anyhow::Result<()> {
         report.removed,
         report.rejected.len(),
         report.chunks,
-        report.tokens,
+        report.embedded,
+        report.embed_calls,
+        report.embedded_tokens,
+        report.cost.map(|cost| format!(", cost {cost:.4}")).unwrap_or_default(),
         report.seconds
     ))
 }

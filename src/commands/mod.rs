@@ -2,6 +2,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod demo;
+pub(crate) mod fsck;
 pub(crate) mod ingest;
 pub(crate) mod models;
 pub(crate) mod search;

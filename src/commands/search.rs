@@ -3,6 +3,7 @@ use crate::assemble::{Library, running_server, settings};
 use crate::output::{json, line};
 use groundtone_config::Config;
 use groundtone_provider::{Endpoint, post_json};
+use groundtone_retrieval::ArmScore;
 use groundtone_server::SearchHits;
 use std::time::Duration;
 
@@ -26,14 +27,18 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
         None => {
             let library = Library::open(&config, "groundtone search").await?;
             let retriever = library.retriever(&config).await?;
-            SearchHits { hits: retriever.retrieve(&library.tenant, &config.assistant.collection, &args.question).await? }
+            SearchHits { hits: retriever.explain(&library.tenant, &config.assistant.collection, &args.question).await? }
         }
     };
     if global.json {
         return json(&found);
     }
     for (at, hit) in found.hits.iter().enumerate() {
-        line(format!("{}. {:.4}  {}  ({})\n{}\n", at + 1, hit.score, hit.chunk.breadcrumb(), hit.chunk.document, hit.chunk.text.trim()))?;
+        let (chunk, arms) = (&hit.snippet.chunk, [("dense", hit.arms.dense), ("bm25", hit.arms.bm25)]);
+        let arm = |(name, score): (&str, Option<ArmScore>)| score.map(|arm| format!("{name} #{} {:.3}", arm.rank, arm.score));
+        let arms: Vec<String> = arms.into_iter().filter_map(arm).collect();
+        let head = format!("{}. {:.4} ({})  {}  ({})", at + 1, hit.snippet.score, arms.join(", "), chunk.breadcrumb(), chunk.document);
+        line(format!("{head}\n{}\n", chunk.text.trim()))?;
     }
     if found.hits.is_empty() { line("nothing found") } else { Ok(()) }
 }

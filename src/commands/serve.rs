@@ -1,9 +1,11 @@
 use crate::Global;
-use crate::assemble::{Library, needed_models, now, settings};
+use crate::assemble::{IngestMode, Library, needed_models, now, settings};
 use crate::commands::models::pull;
 use crate::output::{hint, line};
 use groundtone_config::Config;
-use groundtone_server::{AccessPolicy, AppState, KeyHash, Limits};
+use groundtone_ingest::IngestSettings;
+use groundtone_ingest::source::PUSH;
+use groundtone_server::{AccessPolicy, AppState, Documents, KeyHash, Limits};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -61,7 +63,17 @@ pub(crate) async fn serve(
     let answerer = library.answerer(config).await?;
     let keys = config.server.api_key_sha256.iter().filter_map(|hex| KeyHash::from_hex(hex)).collect();
     let seconds = Duration::from_secs;
+    let documents = Documents {
+        ingester: library.ingester(config).await?,
+        catalog: library.catalog.clone(),
+        settings: IngestSettings {
+            collection: config.assistant.collection.clone(),
+            ..library.ingest_settings(config, PUSH, IngestMode::default())
+        },
+        turn: tokio::sync::Mutex::default(),
+    };
     let limits = Limits {
+        max_document_bytes: usize::try_from(config.ingest.max_file_bytes).unwrap_or(usize::MAX),
         max_body_bytes: config.server.max_body_bytes,
         request_timeout: seconds(config.server.request_timeout_seconds),
         max_embedding_inputs: MAX_EMBEDDING_INPUTS,
@@ -69,6 +81,7 @@ pub(crate) async fn serve(
     };
     let state = AppState {
         answerer,
+        documents,
         embedder: library.embedder.clone(),
         access: AccessPolicy { keys },
         tenant: library.tenant.clone(),

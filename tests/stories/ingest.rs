@@ -1,6 +1,7 @@
 //! Ingest through the binary: what is unchanged costs nothing, what changed is replaced, what was killed is taken up again.
 
-use super::support::{groundtone, run_json, small_shop};
+use super::support::{Server, groundtone, run, run_failing, run_json, small_shop};
+use serde_json::{Value, json};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -81,4 +82,165 @@ fn killed_in_the_middle_it_is_taken_up_again() {
         assert_eq!(ids.len(), distinct.len(), "nothing is there twice");
         assert!(hits.to_string().contains(&format!("Part number {number} fits")), "part {number}");
     }
+}
+
+/// Sections of about sixty words each, so that a chunk holds one of them.
+fn manual(sections: usize, changed: Option<usize>) -> String {
+    let mut text = "# Manual\n".to_owned();
+    for section in 0..sections {
+        let word = if changed == Some(section) { "replaced" } else { "cleaned" };
+        text.push_str(&format!(
+            "\n## Part {section}\n\nPart {section} is {word} every {} weeks. {}\n",
+            section + 2,
+            "It fits. ".repeat(25)
+        ));
+    }
+    text
+}
+
+#[test]
+fn a_changed_paragraph_is_embedded_alone_even_when_everything_below_it_moves() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = folder.path().join("docs");
+    std::fs::create_dir(&documents).unwrap();
+    let path = documents.to_str().unwrap();
+    std::fs::write(documents.join("manual.md"), manual(30, None)).unwrap();
+    let first = run_json(folder.path(), &["ingest", path, "--json"]);
+    assert_eq!((&first["chunks"], &first["embedded"]), (&30.into(), &30.into()));
+    std::fs::write(documents.join("manual.md"), manual(30, Some(4))).unwrap();
+    let second = run_json(folder.path(), &["ingest", path, "--json"]);
+    assert_eq!((&second["changed"], &second["chunks"], &second["embedded"]), (&1.into(), &30.into(), &1.into()));
+    // A new first section moves all the others.
+    let moved = manual(30, Some(4)).replacen("# Manual\n", "# Manual\n\n## New\n\nThis is new.\n", 1);
+    std::fs::write(documents.join("manual.md"), moved).unwrap();
+    let third = run_json(folder.path(), &["ingest", path, "--json"]);
+    assert_eq!((&third["chunks"], &third["embedded"]), (&31.into(), &1.into()));
+    // Back to the beginning: everything is known.
+    std::fs::write(documents.join("manual.md"), manual(30, None)).unwrap();
+    let fourth = run_json(folder.path(), &["ingest", path, "--json"]);
+    assert_eq!((&fourth["changed"], &fourth["embed_calls"]), (&1.into(), &0.into()));
+    assert_eq!(run_json(folder.path(), &["fsck", "--json"])["orphans"], 0);
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = small_shop(folder.path());
+    let path = documents.to_str().unwrap();
+    let priced = |arguments: &[&str]| {
+        let output = groundtone(folder.path(), arguments).env("GROUNDTONE_EMBEDDER_PRICE_PER_MILLION_TOKENS", "0.02").output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let plan = priced(&["ingest", path, "--dry-run", "--json"]);
+    assert_eq!((&plan["dry_run"], &plan["new"], &plan["embed_calls"]), (&true.into(), &5.into(), &0.into()));
+    assert!(run_failing(folder.path(), &["search", "grinder"]).0.contains("there is no collection"));
+    let done = priced(&["ingest", path, "--json"]);
+    for key in ["new", "chunks", "tokens", "embedded", "embedded_tokens", "cost"] {
+        assert_eq!(plan[key], done[key], "{key}");
+    }
+    std::fs::remove_file(documents.join("hours.txt")).unwrap();
+    let plan = priced(&["ingest", path, "--dry-run", "--prune", "--json"]);
+    assert_eq!((&plan["unchanged"], &plan["removed"], &plan["embedded"]), (&4.into(), &1.into(), &0.into()));
+    assert_eq!(priced(&["ingest", path, "--json"])["missing"], json!(["hours.txt"]), "a dry run removes nothing");
+}
+
+#[test]
+fn one_source_never_touches_the_documents_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = small_shop(folder.path());
+    let other = folder.path().join("other");
+    std::fs::create_dir_all(other.join("policies")).unwrap();
+    std::fs::write(other.join("careers.md"), "# Careers\n\nWe look for a millwright in Graz.\n").unwrap();
+    std::fs::write(other.join("policies/returns.md"), "# Returns\n\nNever.\n").unwrap();
+    let (ours, theirs) = (documents.to_str().unwrap(), other.to_str().unwrap());
+    run_json(folder.path(), &["ingest", ours, "--json"]);
+    let report = run_json(folder.path(), &["ingest", theirs, "--prune", "--json"]);
+    assert_eq!((&report["new"], &report["removed"], &report["missing"]), (&1.into(), &0.into(), &json!([])));
+    let reason = report["rejected"][0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("has the id of a document that came from ") && reason.contains("--source"), "{reason}");
+    assert_eq!(run_json(folder.path(), &["ingest", ours, "--prune", "--json"])["unchanged"], 5);
+    // A folder that has moved keeps its name.
+    let moved = folder.path().join("moved");
+    std::fs::rename(&documents, &moved).unwrap();
+    let name = documents.canonicalize().unwrap_or(documents.clone());
+    let report = run_json(folder.path(), &["ingest", moved.to_str().unwrap(), "--source", name.to_str().unwrap(), "--prune", "--json"]);
+    assert_eq!((&report["rejected"], &report["removed"]), (&json!([]), &0.into()));
+}
+
+#[test]
+fn drift_between_catalog_and_index_is_found_and_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = small_shop(folder.path());
+    let path = documents.to_str().unwrap();
+    run_json(folder.path(), &["ingest", path, "--json"]);
+    assert!(run(folder.path(), &["fsck"]).status.success());
+    // The index of yesterday under the catalog of today.
+    let (vectors, yesterday) = (folder.path().join("data/vectors"), folder.path().join("yesterday"));
+    copy_folder(&vectors, &yesterday);
+    std::fs::write(documents.join("new.md"), "# New\n\nA new page about burrs.\n").unwrap();
+    std::fs::remove_file(documents.join("hours.txt")).unwrap();
+    run_json(folder.path(), &["ingest", path, "--prune", "--json"]);
+    std::fs::remove_dir_all(&vectors).unwrap();
+    std::fs::rename(&yesterday, &vectors).unwrap();
+    let (text, code) = run_failing(folder.path(), &["fsck"]);
+    assert!(code == 1 && text.contains("incomplete: new.md") && text.contains("--repair"), "{text}");
+    let repaired = run_json(folder.path(), &["fsck", "--repair", "--json"]);
+    assert_eq!((&repaired["orphans"], &repaired["incomplete"], &repaired["repaired"]), (&1.into(), &json!(["new.md"]), &true.into()));
+    let report = run_json(folder.path(), &["ingest", path, "--json"]);
+    assert_eq!((&report["changed"], &report["embed_calls"]), (&1.into(), &0.into()), "its vectors are still known");
+    assert!(run(folder.path(), &["fsck"]).status.success());
+    assert!(run_json(folder.path(), &["search", "burrs", "--json"]).to_string().contains("A new page about burrs"));
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, target) = (entry.as_ref().unwrap().path(), to.join(entry.as_ref().unwrap().file_name()));
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_found_says_what_each_arm_made_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = small_shop(folder.path());
+    run_json(folder.path(), &["ingest", documents.to_str().unwrap(), "--json"]);
+    let hits = run_json(folder.path(), &["search", "Birch electric grinder", "--json"]);
+    let hit = &hits["hits"][0];
+    for key in ["id", "score", "document", "title", "url", "text"] {
+        assert!(!hit[key].is_null(), "{key}: {hit}");
+    }
+    assert_eq!(hit["arms"]["bm25"]["rank"], 1);
+    assert!(hit["arms"]["dense"]["score"].as_f64().unwrap() > 0.3, "{hit}");
+}
+
+#[test]
+fn documents_are_pushed_looked_up_and_deleted_over_http() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = small_shop(folder.path());
+    run_json(folder.path(), &["ingest", documents.to_str().unwrap(), "--json"]);
+    let server = Server::start(folder.path(), &["serve"]);
+    let found = |question: &str| server.json("POST", "/v1/groundtone/search", &json!({"query": question})).1.to_string();
+    let place = "/v1/groundtone/documents/news/autumn%20sale.md";
+    assert_eq!(server.json("GET", place, &Value::Null).0, 404);
+    let body = json!({"text": "# Autumn\n\nThe walnut grinder costs 99 euro in October.", "url": "https://shop.example/autumn"});
+    let (status, report) = server.json("PUT", place, &body);
+    assert_eq!((status, &report["new"], &report["chunks"]), (200, &1.into(), &1.into()), "{report}");
+    assert!(found("walnut grinder").contains("99 euro"));
+    assert_eq!(server.json("PUT", place, &body).1["unchanged"], 1);
+    let (_, stored) = server.json("GET", place, &Value::Null);
+    assert_eq!((&stored["id"], &stored["source"], &stored["points"]), (&"news/autumn sale.md".into(), &"push".into(), &1.into()));
+    let changed = json!({"text": "The walnut grinder costs 89 euro.", "title": "Autumn", "format": "text"});
+    assert_eq!(server.json("PUT", place, &changed).1["changed"], 1);
+    assert!(found("walnut grinder").contains("89 euro") && !found("walnut grinder").contains("99 euro"));
+    let (status, refused) = server.json("PUT", "/v1/groundtone/documents/hours.txt", &changed);
+    assert!(status == 400 && refused["error"]["message"].as_str().unwrap().contains("came from"), "{refused}");
+    let (status, receipt) = server.json("DELETE", place, &Value::Null);
+    assert_eq!((status, receipt), (200, json!({"document": "news/autumn sale.md", "points": 1, "left": 0})));
+    assert!(!found("walnut grinder").contains("89 euro"));
+    assert_eq!(server.json("DELETE", place, &Value::Null).0, 404);
 }

@@ -1,13 +1,19 @@
 //! The ledger: which documents are indexed, from what, and the runs that indexed them.
 //!
-//! [`DataDirectory`] is the one folder of an installation, held by one process at a time; [`Catalog`] is the SQLite database in it.
+//! [`DataDirectory`] is the one folder of an installation, held by one process at a time; [`Catalog`] is the SQLite database in it, [`EmbeddingCache`] another that may be lost.
 //! The clock is passed in. This crate never touches the vector store: it notes which points must go, and is told when they are gone.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod directory;
+mod documents;
+mod embeddings;
 mod error;
 mod ledger;
+mod runs;
 
 pub use directory::{DataDirectory, Holder};
+pub use documents::{DocumentRecord, Publication};
+pub use embeddings::{EmbeddingCache, EmbeddingKey};
 pub use error::Error;
-pub use ledger::{Catalog, CollectionRecord, DocumentRecord, RunRecord};
+pub use ledger::{Catalog, CollectionRecord};
+pub use runs::RunRecord;

@@ -31,6 +31,10 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     between("embedder.dimensions", config.embedder.dimensions, 1, 65_536)?;
     between("embedder.max_tokens", config.embedder.max_tokens, 16, 1_000_000)?;
     between("embedder.batch", config.embedder.batch, 1, 2_048)?;
+    between("embedder.batch_tokens", config.embedder.batch_tokens, 1, 10_000_000)?;
+    between("embedder.parallel", config.embedder.parallel, 1, 256)?;
+    between("embedder.attempts", config.embedder.attempts, 1, 100)?;
+    between("embedder.price_per_million_tokens", config.embedder.price_per_million_tokens, 0.0, 1e6)?;
     between("embedder.timeout_seconds", config.embedder.timeout_seconds, 1, 3_600)?;
     between("chat.context_tokens", config.chat.context_tokens, 256, 10_000_000)?;
     between("chat.max_tokens", config.chat.max_tokens, 1, config.chat.context_tokens / 2)?;
@@ -43,6 +47,9 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     between("store.timeout_seconds", config.store.timeout_seconds, 1, 3_600)?;
     between("store.bm25_average_length", config.store.bm25_average_length, 1.0, 1e6)?;
     between("ingest.chunk_tokens", config.ingest.chunk_tokens, 16, 8_192)?;
+    between("ingest.overlap_tokens", config.ingest.overlap_tokens, 0, config.ingest.chunk_tokens / 2)?;
+    between("ingest.parent_tokens", config.ingest.parent_tokens, 0, 100_000)?;
+    between("ingest.embedding_cache_mb", config.ingest.embedding_cache_mb, 0, 1_000_000)?;
     between("ingest.max_file_bytes", config.ingest.max_file_bytes, 1, 4_000_000_000)?;
     between("ingest.parse_timeout_seconds", config.ingest.parse_timeout_seconds, 1, 3_600)?;
     between("retrieval.top_k", config.retrieval.top_k, 1, 50)?;

@@ -71,6 +71,12 @@ pub struct Embedder {
     pub dimensions: usize,
     pub max_tokens: usize,
     pub batch: usize,
+    pub batch_tokens: usize,
+    pub parallel: usize,
+    pub requests_per_minute: u32,
+    pub tokens_per_minute: u32,
+    pub attempts: usize,
+    pub price_per_million_tokens: f64,
     pub timeout_seconds: u64,
     pub threads: usize,
 }
@@ -109,6 +115,10 @@ pub struct Store {
 pub struct Ingest {
     pub collection: Collection,
     pub chunk_tokens: usize,
+    pub overlap_tokens: usize,
+    pub parent_tokens: usize,
+    pub breadcrumb: bool,
+    pub embedding_cache_mb: u64,
     pub max_file_bytes: u64,
     pub parse_timeout_seconds: u64,
     pub url_prefix: String,

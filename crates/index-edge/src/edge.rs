@@ -10,7 +10,7 @@ use qdrant_edge::{
     PointInsertOperations, PointOperations, Prefetch, QueryEnum, QueryRequest, ScoringQuery, ScrollRequest, SparseVector, UpdateOperation,
     VectorInternal, WithPayloadInterface, WithVector,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -302,6 +302,17 @@ impl VectorIndex for EdgeIndex {
                 _ => None,
             };
             Ok(IdPage { ids, next })
+        })
+        .await
+    }
+
+    async fn missing(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+        let wanted: Vec<(Uuid, PointId)> = ids.iter().map(|id| (*id, PointId::Uuid(stored_id(tenant, *id)))).collect();
+        self.read(collection, move |shard| {
+            let stored: Vec<PointId> = wanted.iter().map(|(_, stored)| *stored).collect();
+            let found = shard.retrieve(&stored, Some(WithPayloadInterface::Bool(false)), Some(WithVector::Bool(false)));
+            let found: HashSet<PointId> = found.map_err(engine_failed(shard.path()))?.into_iter().map(|record| record.id).collect();
+            Ok(wanted.into_iter().filter(|(_, stored)| !found.contains(stored)).map(|(id, _)| id).collect())
         })
         .await
     }

@@ -29,6 +29,8 @@ fn point(number: u32) -> Point {
         title: "t".into(),
         url: "u".into(),
         text,
+        page: None,
+        parent: None,
     };
     Point {
         id: chunk.point_id(),

@@ -7,25 +7,27 @@
 mod convert;
 
 use async_trait::async_trait;
-use convert::{filter, given_id, point_id, point_struct, query_points, snippet};
+use convert::{filter, given_id, point_id, point_struct, query_points, snippet, uuid_of};
 use groundtone_index::{
     BM25, CollectionSpec, DENSE, Error, Filter, IdPage, Point, Query, Search, VectorIndex, field, sort_hits, stored_id,
 };
 use groundtone_types::{Collection, Snippet, Tenant};
 use qdrant_client::qdrant::{
     CountPointsBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder, Distance, FieldType,
-    KeywordIndexParamsBuilder, Modifier, PointsIdsList, ScrollPointsBuilder, SparseVectorParamsBuilder, SparseVectorsConfigBuilder,
-    UpsertPointsBuilder, VectorParamsBuilder, VectorsConfigBuilder, vectors_config,
+    GetPointsBuilder, KeywordIndexParamsBuilder, Modifier, PointId, PointsIdsList, ScrollPointsBuilder, SparseVectorParamsBuilder,
+    SparseVectorsConfigBuilder, UpsertPointsBuilder, VectorParamsBuilder, VectorsConfigBuilder, vectors_config,
 };
 use qdrant_client::{Qdrant, QdrantError};
 use secrecy::{ExposeSecret, SecretString};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// Points in one request: 384 numbers and a chunk of text are about 3 kB each.
 const UPSERT_BATCH: usize = 256;
+/// Ids in one look-up.
+const GET_BATCH: usize = 1000;
 /// How often a call is tried when the server cannot be reached.
 const ATTEMPTS: u32 = 3;
 /// Pause before the second try; doubled before each further one.
@@ -228,8 +230,19 @@ impl VectorIndex for QdrantIndex {
         }
         let page = self.call(Some(collection), || self.client.scroll(request.clone())).await?;
         let ids = page.result.iter().map(|point| given_id(&self.url, &point.payload)).collect::<Result<Vec<_>, _>>()?;
-        let next = page.next_page_offset.and_then(|id| convert::uuid_of(&id));
+        let next = page.next_page_offset.and_then(|id| uuid_of(&id));
         Ok(IdPage { ids, next })
+    }
+
+    async fn missing(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+        let mut found = HashSet::new();
+        for part in ids.chunks(GET_BATCH) {
+            let wanted: Vec<PointId> = part.iter().map(|id| point_id(stored_id(tenant, *id))).collect();
+            let request = GetPointsBuilder::new(collection.as_str(), wanted).with_payload(false).with_vectors(false);
+            let answer = self.call(Some(collection), || self.client.get_points(request.clone())).await?;
+            found.extend(answer.result.iter().filter_map(|point| uuid_of(point.id.as_ref()?)));
+        }
+        Ok(ids.iter().copied().filter(|id| !found.contains(&stored_id(tenant, *id))).collect())
     }
 
     async fn count(&self, tenant: &Tenant, collection: &Collection, wanted: &Filter) -> Result<usize, Error> {

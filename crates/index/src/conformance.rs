@@ -62,6 +62,8 @@ impl Suite<'_> {
             title: "Ti\"tle".into(),
             url: "https://example.test/a?b=c&d".into(),
             text: text.to_owned(),
+            page: None,
+            parent: None,
         };
         Ok(Point { id: chunk.point_id(), dense, sparse: self.sparse.document(text), chunk })
     }
@@ -131,6 +133,13 @@ impl Suite<'_> {
         }
         let page = self.index.ids(&self.other, &self.name, &Filter::default(), None, 10).await.map_err(failed("ids"))?;
         expect("ids do not cross tenants", page.ids.is_empty(), &page)?;
+        let theirs = self.index.missing(&self.other, &self.name, &[point.id]).await.map_err(failed("missing"))?;
+        let ours = self.index.missing(&self.tenant, &self.name, &[Uuid::from_u128(7), point.id]).await.map_err(failed("missing"))?;
+        expect(
+            "what is missing is told, tenant by tenant",
+            (&theirs[..], &ours[..]) == (&[point.id], &[Uuid::from_u128(7)]),
+            &(&theirs, &ours),
+        )?;
         self.index.delete(&self.tenant, &self.name, &[point.id]).await.map_err(failed("delete"))
     }
 

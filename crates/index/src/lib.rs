@@ -155,6 +155,8 @@ pub trait VectorIndex: Send + Sync {
         from: Option<Uuid>,
         limit: usize,
     ) -> Result<IdPage, Error>;
+    /// Which of these ids are not stored, in their order.
+    async fn missing(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Uuid>, Error>;
     /// How many points the filter admits, exactly.
     async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error>;
     /// Makes everything durable and searchable at full speed; called after each group of an ingest.

@@ -185,6 +185,10 @@ impl VectorIndex for MemoryIndex {
         })
     }
 
+    async fn missing(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+        self.read(collection, |stored| Ok(ids.iter().copied().filter(|id| !stored.points.contains_key(&(tenant.clone(), *id))).collect()))
+    }
+
     async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error> {
         self.read(collection, |stored| Ok(stored.admitted(tenant, filter).count()))
     }

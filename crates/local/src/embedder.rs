@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use groundtone_prompt::CountTokens;
-use groundtone_provider::{EmbedFor, Embedder, Error};
+use groundtone_provider::{CallLimits, EmbedFor, Embedder, Error};
 use rten::{Model, NodeId, RunOptions, ThreadPool};
 use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
@@ -120,6 +120,11 @@ impl Embedder for LocalEmbedder {
 
     fn tokens(&self) -> Arc<dyn CountTokens> {
         self.tokens.clone()
+    }
+
+    /// Sixty-four texts a call, so that little is lost when a run is cut off; two calls, so that the next one is tokenized while one computes.
+    fn limits(&self) -> CallLimits {
+        CallLimits { texts: 4 * BATCH, tokens: usize::MAX, parallel: 2 }
     }
 
     async fn embed(&self, texts: &[String], _purpose: EmbedFor) -> Result<Vec<Vec<f32>>, Error> {

@@ -44,7 +44,8 @@ struct Marker {
 
 /// Reads the citations of a whole answer. A pure function of the text and the prompt's sources, so a stream and a single reply give the same.
 pub fn read_citations(answer: &str, sources: &[Snippet]) -> CitationReport {
-    let words: Vec<SourceWords> = sources.iter().map(|source| SourceWords::of(&[&source.chunk.breadcrumb(), &source.chunk.text])).collect();
+    let words: Vec<SourceWords> =
+        sources.iter().map(|source| SourceWords::of(&[&source.chunk.breadcrumb(), source.chunk.shown_text()])).collect();
     let markers = scan_markers(answer);
     let mut report = CitationReport::default();
     let mut position = CharPosition::default();

@@ -142,12 +142,13 @@ impl PromptContract {
         let (mut sources, mut blocks, mut dropped, mut taken) = (Vec::new(), String::new(), Vec::new(), 0);
         let mut seen = HashSet::new();
         for snippet in snippets {
-            if !seen.insert(snippet.chunk.text.as_str()) {
+            if !seen.insert(snippet.chunk.shown_text()) {
                 dropped.push(Dropped { id: snippet.id, reason: DropReason::Duplicate });
                 continue;
             }
             let number = (sources.len() + 1).to_string();
-            let values = [("number", number.as_str()), ("breadcrumb", &snippet.chunk.breadcrumb()), ("text", snippet.chunk.text.trim())];
+            let values =
+                [("number", number.as_str()), ("breadcrumb", &snippet.chunk.breadcrumb()), ("text", snippet.chunk.shown_text().trim())];
             let block = fill(self.template.templates().source, &values);
             let size = tokens.count(&block);
             if taken + size > room {
@@ -179,6 +180,8 @@ pub(crate) mod tests {
             title: "Returns".into(),
             url: format!("https://example.test/{document}"),
             text: text.into(),
+            page: None,
+            parent: None,
         };
         Snippet { id: chunk.point_id(), chunk, score: 1.0 }
     }

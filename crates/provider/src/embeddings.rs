@@ -1,5 +1,5 @@
 use crate::http::post_json;
-use crate::{EmbedFor, Embedder, Endpoint, Error};
+use crate::{CallLimits, EmbedFor, Embedder, Endpoint, Error};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,16 +13,16 @@ pub struct OpenAiEmbeddings {
     model: String,
     dimensions: usize,
     max_tokens: usize,
-    batch: usize,
+    limits: CallLimits,
     tokens: Arc<OpenAiTokens>,
 }
 
 impl OpenAiEmbeddings {
-    /// Asks `endpoint` for vectors of `model`, `batch` texts a call; each text has at most `max_tokens` tokens.
-    pub fn new(endpoint: Endpoint, model: impl Into<String>, dimensions: usize, max_tokens: usize, batch: usize) -> Self {
+    /// Asks `endpoint` for vectors of `model` within `limits`; each text has at most `max_tokens` tokens.
+    pub fn new(endpoint: Endpoint, model: impl Into<String>, dimensions: usize, max_tokens: usize, limits: CallLimits) -> Self {
         let model = model.into();
         let tokens = OpenAiTokens::for_model(&model);
-        Self { endpoint, model, dimensions, max_tokens, batch: batch.max(1), tokens }
+        Self { endpoint, model, dimensions, max_tokens, limits, tokens }
     }
 
     async fn embed_batch(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Error> {
@@ -84,9 +84,13 @@ impl Embedder for OpenAiEmbeddings {
         self.tokens.clone()
     }
 
+    fn limits(&self) -> CallLimits {
+        self.limits
+    }
+
     async fn embed(&self, texts: &[String], _purpose: EmbedFor) -> Result<Vec<Vec<f32>>, Error> {
         let mut vectors = Vec::with_capacity(texts.len());
-        for batch in texts.chunks(self.batch) {
+        for batch in texts.chunks(self.limits.texts.max(1)) {
             vectors.extend(self.embed_batch(batch).await?);
         }
         Ok(vectors)

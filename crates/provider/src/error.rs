@@ -1,4 +1,5 @@
 use groundtone_types::ErrorKind;
+use std::time::Duration;
 
 /// What can go wrong with a model or with the server that runs it.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,8 @@ pub enum Error {
         status: u16,
         /// What it said, shortened.
         message: String,
+        /// How long it asked to be left alone.
+        retry_after: Option<Duration>,
     },
     /// The model server could not be reached, or hung up.
     #[error("{endpoint} did not answer: {reason}")]
@@ -88,6 +91,23 @@ impl Error {
             Self::Refused { .. } | Self::Unreachable { .. } | Self::Protocol { .. } => ErrorKind::Unavailable,
             Self::Dimensions { .. } => ErrorKind::Conflict,
             Self::Model { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// Whether the same call may pass later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
+            Self::Overloaded { .. } | Self::Unreachable { .. } | Self::Timeout { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// How long the server asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Longest error text of a model server that is repeated to the caller.
 const ERROR_TEXT: usize = 500;
@@ -65,11 +65,12 @@ impl Endpoint {
             return Ok(response);
         }
         let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers(), SystemTime::now());
         let message = match self.read(response).await {
             Ok(bytes) => error_text(&bytes),
             Err(error) => error.to_string(),
         };
-        Err(Error::Refused { endpoint: self.base_url.clone(), status, message })
+        Err(Error::Refused { endpoint: self.base_url.clone(), status, message, retry_after })
     }
 
     /// Reads a whole body, bounded in size and in silence.
@@ -150,4 +151,39 @@ fn error_text(bytes: &[u8]) -> String {
         Err(_) => String::from_utf8_lossy(bytes).trim().to_owned(),
     };
     text.chars().take(ERROR_TEXT).collect()
+}
+
+/// `Retry-After` as seconds or as a date (RFC 9110, 10.2.3), and OpenAI's `retry-after-ms`.
+fn retry_after(headers: &reqwest::header::HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let seconds = |text: &str, unit: f64| text.parse::<f64>().ok().and_then(|value| Duration::try_from_secs_f64(value / unit).ok());
+    if let Some(wait) = text("retry-after-ms").and_then(|value| seconds(value, 1e3)) {
+        return Some(wait);
+    }
+    let value = text("retry-after")?;
+    seconds(value, 1.0).or_else(|| Some(httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+    #[test]
+    fn servers_say_in_three_ways_when_to_come_back() {
+        let now = httpdate::parse_http_date("Wed, 25 Nov 2026 10:00:00 GMT").unwrap();
+        for (name, value, wait) in [
+            ("retry-after", "7", Some(7.0)),
+            ("retry-after", "0.5", Some(0.5)),
+            ("retry-after", "Wed, 25 Nov 2026 10:00:30 GMT", Some(30.0)),
+            ("retry-after", "Wed, 25 Nov 2026 09:00:00 GMT", Some(0.0)),
+            ("retry-after-ms", "250", Some(0.25)),
+            ("retry-after", "-1", None),
+            ("retry-after", "soon", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            assert_eq!(retry_after(&headers, now), wait.map(Duration::from_secs_f64), "{name}: {value}");
+        }
+    }
 }

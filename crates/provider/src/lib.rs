@@ -4,12 +4,14 @@
 //! This crate is the only one that speaks HTTP as a client; it never knows what is asked or why.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+mod batch;
 mod chat;
 mod download;
 mod embeddings;
 mod error;
 mod http;
 
+pub use batch::{Batch, Batcher, Pace};
 pub use chat::{OpenAiChat, stream_chunks};
 pub use download::{DownloadProgress, HubFile, download_from_hub};
 pub use embeddings::OpenAiEmbeddings;
@@ -31,6 +33,17 @@ pub enum EmbedFor {
     Document,
 }
 
+/// What an embedder takes at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallLimits {
+    /// Texts in one call.
+    pub texts: usize,
+    /// Tokens in one call, all texts together.
+    pub tokens: usize,
+    /// Calls at the same time.
+    pub parallel: usize,
+}
+
 /// Texts in, vectors out.
 #[async_trait]
 pub trait Embedder: Send + Sync {
@@ -42,6 +55,8 @@ pub trait Embedder: Send + Sync {
     fn max_tokens(&self) -> usize;
     /// The model's own tokenizer, for sizing chunks.
     fn tokens(&self) -> Arc<dyn CountTokens>;
+    /// What it takes at a time. [`Batcher`] keeps to it.
+    fn limits(&self) -> CallLimits;
     /// One vector of [`Self::dimensions`] numbers, of length 1, for each text, in the same order. An empty input makes no call.
     async fn embed(&self, texts: &[String], purpose: EmbedFor) -> Result<Vec<Vec<f32>>, Error>;
 }

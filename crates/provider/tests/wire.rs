@@ -4,11 +4,14 @@
 use futures::StreamExt;
 use groundtone_prompt::{PromptMessage, Role};
 use groundtone_provider::{
-    ChatEvent, ChatModel, ChatRequest, EmbedFor, Embedder, Endpoint, Error, FinishReason, OpenAiChat, OpenAiEmbeddings, Sampling,
+    Batcher, CallLimits, ChatEvent, ChatModel, ChatRequest, EmbedFor, Embedder, Endpoint, Error, FinishReason, OpenAiChat,
+    OpenAiEmbeddings, Pace, Sampling,
 };
-use groundtone_testkit::{Reply, ScriptedServer};
+use groundtone_testkit::{EmbedRules, Reply, ScriptedServer};
 use groundtone_types::{ErrorKind, TokenUsage};
 use std::time::{Duration, Instant};
+
+const LIMITS: CallLimits = CallLimits { texts: 2, tokens: 8191, parallel: 1 };
 
 fn endpoint(url: &str) -> Endpoint {
     let limit = Duration::from_millis(500);
@@ -106,13 +109,94 @@ async fn dropping_the_stream_hangs_up() {
 async fn vectors_come_back_in_order_and_of_length_one() {
     let server = ScriptedServer::start([]).await;
     let texts: Vec<String> = (0..5).map(|i| "word ".repeat(i + 1)).collect();
-    let embedder = OpenAiEmbeddings::new(endpoint(&server.base_url), "text-embedding-3-small", 4, 8191, 2);
+    let embedder = OpenAiEmbeddings::new(endpoint(&server.base_url), "text-embedding-3-small", 4, 8191, LIMITS);
     let together = embedder.embed(&texts, EmbedFor::Document).await.unwrap();
     assert_eq!(server.requests().len(), 3, "five texts in batches of two");
     for (text, vector) in texts.iter().zip(&together) {
         assert_eq!(&embedder.embed(std::slice::from_ref(text), EmbedFor::Query).await.unwrap()[0], vector);
         assert!((vector.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
     }
-    let wrong = OpenAiEmbeddings::new(endpoint(&server.base_url), "m", 384, 8191, 2).embed(&texts, EmbedFor::Query).await.unwrap_err();
+    let wrong = OpenAiEmbeddings::new(endpoint(&server.base_url), "m", 384, 8191, LIMITS).embed(&texts, EmbedFor::Query).await.unwrap_err();
     assert_eq!(wrong.to_string(), "m made a vector of 4 numbers where 384 were expected");
+}
+
+const BATCHES: CallLimits = CallLimits { texts: 16, tokens: 100, parallel: 3 };
+
+/// Embeds `count` texts under these rules; gives the batcher, the server, and each text's result.
+async fn embed_under(rules: EmbedRules, count: usize, pace: Pace) -> (Batcher, ScriptedServer, Result<Vec<Option<Vec<f32>>>, Error>) {
+    let server = ScriptedServer::start_embedder(rules).await;
+    let embedder = OpenAiEmbeddings::new(endpoint(&server.base_url), "m", 4, 8191, BATCHES);
+    let batcher = Batcher::new(std::sync::Arc::new(embedder), pace);
+    let texts: Vec<String> = (0..count).map(|n| format!("text number {n} {}", "word ".repeat(n % 7))).collect();
+    let sizes: Vec<usize> = texts.iter().map(|text| text.split(' ').count()).collect();
+    let mut found = vec![None; count];
+    let mut failure = None;
+    let mut batches = batcher.documents(&texts, &sizes);
+    while let Some(batch) = batches.next().await {
+        match batch {
+            Ok(batch) => match batch.result {
+                Ok(vectors) => batch.positions.iter().zip(vectors).for_each(|(&at, vector)| {
+                    assert!(found[at].replace(vector).is_none(), "text {at} came twice");
+                }),
+                Err(_) => assert_eq!(batch.positions.len(), 1),
+            },
+            Err(error) => failure = Some(error),
+        }
+    }
+    drop(batches);
+    (batcher, server, failure.map_or(Ok(found), Err))
+}
+
+#[tokio::test]
+async fn batches_keep_to_the_embedders_limits() {
+    let (batcher, server, found) =
+        embed_under(EmbedRules { delay: Duration::from_millis(30), ..EmbedRules::default() }, 100, Pace::default()).await;
+    assert!(found.unwrap().iter().all(Option::is_some));
+    let sizes: Vec<usize> = server.requests().iter().map(|request| request["input"].as_array().unwrap().len()).collect();
+    assert!(sizes.iter().all(|&size| size <= 16) && sizes.iter().sum::<usize>() == 100, "{sizes:?}");
+    assert_eq!((batcher.calls(), server.most_parallel()), (sizes.len(), 3));
+}
+
+#[tokio::test]
+async fn a_storm_of_429_is_sat_out_and_costs_only_the_refused_calls() {
+    let (batcher, _server, found) = embed_under(EmbedRules { storm: Some((1, 4)), ..EmbedRules::default() }, 60, Pace::default()).await;
+    assert!(found.unwrap().iter().all(Option::is_some));
+    let useful = embed_under(EmbedRules::default(), 60, Pace::default()).await.0.calls();
+    assert_eq!(batcher.calls(), useful + 4);
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_halved_and_what_is_refused_alone_costs_itself() {
+    let (batcher, server, found) = embed_under(EmbedRules { most_texts: Some(3), ..EmbedRules::default() }, 64, Pace::default()).await;
+    assert!(found.unwrap().iter().all(Option::is_some));
+    let last: Vec<usize> = server.requests().iter().rev().take(5).map(|request| request["input"].as_array().unwrap().len()).collect();
+    assert!(last.iter().all(|&size| size <= 3), "it goes on with small batches: {last:?}, {} calls", batcher.calls());
+    let (_, _, found) = embed_under(EmbedRules { poison: Some("number 17 "), ..EmbedRules::default() }, 64, Pace::default()).await;
+    let lost: Vec<usize> = found.unwrap().iter().enumerate().filter(|(_, vector)| vector.is_none()).map(|(at, _)| at).collect();
+    assert_eq!(lost, [17]);
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_given_up_at_once_and_an_outage_after_its_tries() {
+    let (batcher, _, found) = embed_under(EmbedRules { poison: Some("text"), ..EmbedRules::default() }, 64, Pace::default()).await;
+    assert!(matches!(found, Err(Error::Refused { status: 400, .. })));
+    assert!(batcher.calls() <= 3, "{} calls", batcher.calls());
+    let patience = Pace { attempts: 2, ..Pace::default() };
+    let (batcher, _, found) = embed_under(EmbedRules { storm: Some((0, 1000)), ..EmbedRules::default() }, 10, patience).await;
+    assert!(matches!(found, Err(Error::Refused { status: 429, .. })));
+    assert_eq!(batcher.calls(), 2);
+}
+
+#[tokio::test]
+async fn budgets_hold_the_pace() {
+    // Two calls a minute: two at once, and the third after half a minute.
+    let pace = Pace { requests_per_minute: 2, ..Pace::default() };
+    let server = ScriptedServer::start_embedder(EmbedRules::default()).await;
+    let embedder = OpenAiEmbeddings::new(endpoint(&server.base_url), "m", 4, 8191, CallLimits { texts: 1, tokens: 100, parallel: 4 });
+    let batcher = Batcher::new(std::sync::Arc::new(embedder), pace);
+    let texts: Vec<String> = (0..3).map(|n| format!("text {n}")).collect();
+    let mut batches = batcher.documents(&texts, &[2, 2, 2]);
+    assert!(batches.next().await.is_some() && batches.next().await.is_some());
+    let third = tokio::time::timeout(Duration::from_millis(700), batches.next()).await;
+    assert!(third.is_err(), "the third call came within the minute's budget of two");
 }

@@ -7,7 +7,9 @@ use groundtone_index::{Filter, Query, Search, SparseEmbedder, VectorIndex};
 use groundtone_provider::{EmbedFor, Embedder};
 use groundtone_types::{Collection, ErrorKind, Snippet, Tenant};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// Which arms search.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,34 @@ impl Error {
     }
 }
 
+/// What one arm made of a hit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ArmScore {
+    /// Its place in this arm's list, from 1.
+    pub rank: usize,
+    /// This arm's own score: cosine for dense, BM25 for sparse.
+    pub score: f32,
+}
+
+/// What each arm made of a hit; `None` where it is not among the arm's candidates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Arms {
+    /// By cosine.
+    pub dense: Option<ArmScore>,
+    /// By BM25.
+    pub bm25: Option<ArmScore>,
+}
+
+/// A hit and why it was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The hit; its score is the fused one.
+    #[serde(flatten)]
+    pub snippet: Snippet,
+    /// What each arm made of it.
+    pub arms: Arms,
+}
+
 /// Searches one index with one embedder.
 #[derive(Clone)]
 pub struct Retriever {
@@ -92,6 +122,30 @@ impl Retriever {
         };
         let query = Query { search, filter: Filter::default(), limit: self.settings.top_k };
         Ok(self.index.query(tenant, collection, query).await?)
+    }
+
+    /// The same hits with what each arm made of them: for people who wonder why something was found. Asks the index once more for each arm.
+    pub async fn explain(&self, tenant: &Tenant, collection: &Collection, question: &str) -> Result<Vec<Explained>, Error> {
+        let hits = self.retrieve(tenant, collection, question).await?;
+        let arm = |search: Search| async {
+            let query = Query { search, filter: Filter::default(), limit: self.settings.candidates };
+            let ranked = self.index.query(tenant, collection, query).await?;
+            let scores = ranked.iter().enumerate().map(|(at, hit)| (hit.id, ArmScore { rank: at + 1, score: hit.score }));
+            Ok::<HashMap<Uuid, ArmScore>, Error>(scores.collect())
+        };
+        let dense = match self.settings.mode {
+            Mode::Bm25 => HashMap::new(),
+            Mode::Dense | Mode::Hybrid => arm(Search::Dense(self.embed(question).await?)).await?,
+        };
+        let bm25 = match self.settings.mode {
+            Mode::Dense => HashMap::new(),
+            Mode::Bm25 | Mode::Hybrid => arm(Search::Sparse(self.sparse.query(question))).await?,
+        };
+        let explain = |snippet: Snippet| {
+            let arms = Arms { dense: dense.get(&snippet.id).copied(), bm25: bm25.get(&snippet.id).copied() };
+            Explained { snippet, arms }
+        };
+        Ok(hits.into_iter().map(explain).collect())
     }
 
     async fn embed(&self, question: &str) -> Result<Vec<f32>, Error> {

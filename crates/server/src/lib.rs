@@ -13,14 +13,14 @@ mod state;
 pub use api::search::SearchHits;
 pub use auth::{AccessPolicy, KeyHash};
 pub use run::{RunError, run};
-pub use state::{AppState, Limits};
+pub use state::{AppState, Documents, Limits};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use std::sync::Arc;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
@@ -30,7 +30,9 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every route, with its limits. A body that is too large is answered with 413 before it is read.
 pub fn app(state: Arc<AppState>) -> Router {
+    let documents = put(api::documents::put).delete(api::documents::delete).get(api::documents::status);
     let guarded = Router::new()
+        .route("/v1/groundtone/documents/{*id}", documents.layer(DefaultBodyLimit::max(state.limits.max_document_bytes)))
         .route("/v1/chat/completions", post(api::chat::create))
         .route("/v1/embeddings", post(api::embeddings::create))
         .route("/v1/models", get(api::models::list))

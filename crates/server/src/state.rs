@@ -1,5 +1,7 @@
 use crate::auth::AccessPolicy;
 use groundtone_answer::Answerer;
+use groundtone_catalog::Catalog;
+use groundtone_ingest::{IngestSettings, Ingester};
 use groundtone_provider::Embedder;
 use groundtone_types::Tenant;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest body of a request.
     pub max_body_bytes: usize,
+    /// Largest document that is pushed.
+    pub max_document_bytes: usize,
     /// Longest time from a request to the end of its answer.
     pub request_timeout: Duration,
     /// Most texts in one call of `/v1/embeddings`.
@@ -18,10 +22,24 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+/// Stores documents that clients push; one at a time.
+pub struct Documents {
+    /// Stores them.
+    pub ingester: Ingester,
+    /// What is stored.
+    pub catalog: Arc<Catalog>,
+    /// Where they go and how they are cut; run, source and time are each request's own.
+    pub settings: IngestSettings,
+    /// Whose turn it is.
+    pub turn: tokio::sync::Mutex<()>,
+}
+
 /// Everything the handlers share.
 pub struct AppState {
     /// Answers questions.
     pub answerer: Answerer,
+    /// Behind `/v1/groundtone/documents`.
+    pub documents: Documents,
     /// Behind `/v1/embeddings`.
     pub embedder: Arc<dyn Embedder>,
     /// Who may call.

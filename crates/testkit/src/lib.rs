@@ -33,8 +33,25 @@ pub enum Reply {
     Silence,
 }
 
+/// How the scripted embedder misbehaves.
+#[derive(Debug, Clone, Default)]
+pub struct EmbedRules {
+    /// More texts in one call are refused with 413.
+    pub most_texts: Option<usize>,
+    /// A call with a text that holds this is refused with 400.
+    pub poison: Option<&'static str>,
+    /// So many calls are answered with 429 and `Retry-After: 0`, one after the other, from this call on.
+    pub storm: Option<(usize, usize)>,
+    /// Comes before every answer.
+    pub delay: Duration,
+}
+
 #[derive(Default)]
 struct Shared {
+    rules: EmbedRules,
+    embed_calls: AtomicUsize,
+    embedding_now: AtomicUsize,
+    embedding_most: AtomicUsize,
     script: Mutex<VecDeque<Reply>>,
     requests: Mutex<Vec<Value>>,
     gone: AtomicUsize,
@@ -51,7 +68,16 @@ pub struct ScriptedServer {
 impl ScriptedServer {
     /// Starts with these replies, in order; the last one is repeated.
     pub async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
-        let shared = Arc::new(Shared { script: Mutex::new(replies.into_iter().collect()), ..Shared::default() });
+        Self::start_shared(Shared { script: Mutex::new(replies.into_iter().collect()), ..Shared::default() }).await
+    }
+
+    /// Starts an embedder with these rules.
+    pub async fn start_embedder(rules: EmbedRules) -> Self {
+        Self::start_shared(Shared { rules, ..Shared::default() }).await
+    }
+
+    async fn start_shared(shared: Shared) -> Self {
+        let shared = Arc::new(shared);
         let app =
             Router::new().route("/v1/chat/completions", post(chat)).route("/v1/embeddings", post(embeddings)).with_state(shared.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
@@ -70,6 +96,11 @@ impl ScriptedServer {
     /// Bodies of all chat and embedding requests so far.
     pub fn requests(&self) -> Vec<Value> {
         self.shared.requests.lock().expect("not poisoned").clone()
+    }
+
+    /// Most embedding calls that were in progress at the same time.
+    pub fn most_parallel(&self) -> usize {
+        self.shared.embedding_most.load(Ordering::SeqCst)
     }
 
     /// How many clients left in the middle of an answer.
@@ -155,6 +186,27 @@ async fn embeddings(State(shared): State<Arc<Shared>>, body: Bytes) -> Response 
     let request: Value = serde_json::from_slice(&body).expect("a JSON request");
     let texts: Vec<String> = serde_json::from_value(request["input"].clone()).expect("a list of texts");
     shared.requests.lock().expect("not poisoned").push(request);
+    let rules = &shared.rules;
+    let call = shared.embed_calls.fetch_add(1, Ordering::SeqCst);
+    let now = shared.embedding_now.fetch_add(1, Ordering::SeqCst) + 1;
+    shared.embedding_most.fetch_max(now, Ordering::SeqCst);
+    tokio::time::sleep(rules.delay).await;
+    shared.embedding_now.fetch_sub(1, Ordering::SeqCst);
+    let refuse = |status: u16, message: &str| {
+        let body = Body::from(json!({"error": {"message": message}}).to_string());
+        let mut response = respond(StatusCode::from_u16(status).expect("a status"), "application/json", body);
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("0"));
+        response
+    };
+    if rules.storm.is_some_and(|(first, count)| (first..first + count).contains(&call)) {
+        return refuse(429, "slow down");
+    }
+    if rules.most_texts.is_some_and(|most| texts.len() > most) {
+        return refuse(413, "too many texts");
+    }
+    if rules.poison.is_some_and(|poison| texts.iter().any(|text| text.contains(poison))) {
+        return refuse(400, "this text is not accepted");
+    }
     let vector = |text: &str| {
         let mut vector = [1f32, 0.0, 0.0, 0.0];
         for (at, byte) in text.bytes().enumerate() {

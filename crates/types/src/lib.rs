@@ -7,7 +7,7 @@ mod names;
 mod text;
 
 pub use names::{Collection, DocumentId, NameError, Tenant};
-pub use text::{Chunk, ContentHash, Snippet, Span};
+pub use text::{Chunk, ContentHash, Parent, Snippet, Span};
 
 use serde::{Deserialize, Serialize};
 

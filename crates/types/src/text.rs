@@ -55,6 +55,21 @@ pub struct Chunk {
     pub url: String,
     /// The text itself.
     pub text: String,
+    /// The page or slide that it begins on, from 1, where the format has pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<u32>,
+    /// The longer piece that is shown in its place: a small chunk is searched, its parent is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+}
+
+/// A longer piece of the same document that a chunk is a part of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Where it stands in the document's extracted text.
+    pub span: Span,
+    /// Its text.
+    pub text: String,
 }
 
 impl Chunk {
@@ -65,7 +80,20 @@ impl Chunk {
             bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
             bytes.extend_from_slice(part.as_bytes());
         }
+        if let Some(page) = self.page {
+            bytes.extend_from_slice(b"page");
+            bytes.extend_from_slice(&page.to_le_bytes());
+        }
+        if let Some(parent) = &self.parent {
+            bytes.extend_from_slice(b"parent");
+            bytes.extend_from_slice(parent.text.as_bytes());
+        }
         ContentHash::of(&bytes)
+    }
+
+    /// What a reader or a model is shown: the parent's text where there is one.
+    pub fn shown_text(&self) -> &str {
+        self.parent.as_ref().map_or(&self.text, |parent| &parent.text)
     }
 
     /// UUIDv5 of (document id, ordinal, content hash): the same chunk always gets the same id, so storing it twice is storing it once.
@@ -75,8 +103,16 @@ impl Chunk {
     }
 
     /// The document's title and the headings, without saying the same twice: `Returns › Return window`.
-    pub fn breadcrumb(&self) -> String {
+    pub fn path(&self) -> String {
         breadcrumb(&self.title, &self.heading_path)
+    }
+
+    /// [`Self::path`] and the page, for readers: `Manual › page 3`.
+    pub fn breadcrumb(&self) -> String {
+        match self.page {
+            Some(page) => format!("{} › page {page}", self.path()),
+            None => self.path(),
+        }
     }
 }
 
@@ -117,6 +153,8 @@ mod tests {
             title: "Returns".into(),
             url: "https://example.test/returns".into(),
             text: text.into(),
+            page: None,
+            parent: None,
         }
     }
 
@@ -136,6 +174,17 @@ mod tests {
     #[test]
     fn fields_do_not_run_into_each_other() {
         assert_ne!(chunk("a", 0, &["x", "y"], "z").point_id(), chunk("a", 0, &["xy"], "z").point_id());
+    }
+
+    #[test]
+    fn what_a_reader_sees_more_of_is_another_content() {
+        let plain = chunk("a", 0, &[], "z");
+        let paged = Chunk { page: Some(3), ..plain.clone() };
+        let nested = Chunk { parent: Some(Parent { span: Span { start: 0, end: 3 }, text: "xyz".into() }), ..plain.clone() };
+        assert_eq!((plain.shown_text(), nested.shown_text()), ("z", "xyz"));
+        assert_eq!(paged.breadcrumb(), "Returns › page 3");
+        let hashes = [plain.content_hash(), paged.content_hash(), nested.content_hash()];
+        assert!(hashes[0] != hashes[1] && hashes[0] != hashes[2] && hashes[1] != hashes[2]);
     }
 
     #[test]

@@ -145,6 +145,16 @@ impl Points for Store {
         }))
     }
 
+    async fn get(&self, request: Request<GetPoints>) -> Result<Response<GetResponse>, Status> {
+        let request = request.into_inner();
+        let shard = self.shard(&request.collection_name).await?;
+        let ids: Vec<_> = request.ids.iter().map(convert::id).collect();
+        let records = shard.retrieve(&ids, Some(WithPayloadInterface::Bool(false)), Some(WithVector::Bool(false))).map_err(internal)?;
+        let result =
+            records.into_iter().map(|record| RetrievedPoint { id: Some(convert::wire_id(record.id)), ..RetrievedPoint::default() });
+        Ok(Response::new(GetResponse { result: result.collect(), ..GetResponse::default() }))
+    }
+
     async fn count(&self, request: Request<CountPoints>) -> Result<Response<CountResponse>, Status> {
         let request = request.into_inner();
         let shard = self.shard(&request.collection_name).await?;
@@ -166,7 +176,6 @@ impl Points for Store {
     }
 
     unused! {
-        get(GetPoints) -> GetResponse;
         update_vectors(UpdatePointVectors) -> PointsOperationResponse;
         delete_vectors(DeletePointVectors) -> PointsOperationResponse;
         set_payload(SetPayloadPoints) -> PointsOperationResponse;

@@ -236,7 +236,7 @@ fn extension(summary: &Summary) -> Value {
         .enumerate()
         .map(|(at, source)| {
             let chunk = &source.chunk;
-            json!({"number": at + 1, "document": chunk.document, "title": chunk.breadcrumb(), "url": chunk.url, "text": chunk.text, "score": source.score})
+            json!({"number": at + 1, "document": chunk.document, "title": chunk.breadcrumb(), "url": chunk.url, "text": chunk.shown_text(), "score": source.score})
         })
         .collect();
     json!({

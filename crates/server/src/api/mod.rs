@@ -1,6 +1,7 @@
 //! One module for each family of routes.
 
 pub(crate) mod chat;
+pub(crate) mod documents;
 pub(crate) mod embeddings;
 pub(crate) mod health;
 pub(crate) mod models;

@@ -2,7 +2,7 @@ use crate::error::{ApiError, ApiJson};
 use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use groundtone_types::Snippet;
+use groundtone_retrieval::Explained;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(crate) struct SearchBody {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SearchHits {
     /// The snippets.
-    pub hits: Vec<Snippet>,
+    pub hits: Vec<Explained>,
 }
 
 /// What an answer would be built from.
@@ -27,6 +27,6 @@ pub(crate) async fn search(State(state): State<Arc<AppState>>, ApiJson(body): Ap
         return Err(ApiError::invalid("query", format!("send a question of 1 to {QUESTION_BYTES} bytes")));
     }
     let assistant = state.answerer.assistant();
-    let hits = state.answerer.retriever().retrieve(&state.tenant, &assistant.collection, &body.query).await;
+    let hits = state.answerer.retriever().explain(&state.tenant, &assistant.collection, &body.query).await;
     Ok(Json(SearchHits { hits: hits.map_err(|error| ApiError::of(error.kind(), &error))? }))
 }

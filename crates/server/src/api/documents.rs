@@ -1,0 +1,124 @@
+use crate::error::{ApiError, ApiJson};
+use crate::state::{AppState, Documents};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use groundtone_catalog::DocumentRecord;
+use groundtone_ingest::source::{PUSH, PushedDocument};
+use groundtone_ingest::{IngestSettings, Receipt, Report};
+use groundtone_types::DocumentId;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What `PUT` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PutBody {
+    text: String,
+    #[serde(default)]
+    title: Option<String>,
+    #[serde(default)]
+    url: String,
+    #[serde(default)]
+    format: Format,
+}
+
+/// How the text is read.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    #[default]
+    Markdown,
+    Text,
+    Html,
+    Csv,
+}
+
+impl Format {
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Markdown => "md",
+            Self::Text => "txt",
+            Self::Html => "html",
+            Self::Csv => "csv",
+        }
+    }
+}
+
+/// What is stored of a document.
+#[derive(Serialize)]
+pub(crate) struct Status {
+    #[serde(flatten)]
+    record: DocumentRecord,
+    points: usize,
+}
+
+fn document_id(id: String) -> Result<DocumentId, ApiError> {
+    DocumentId::new(id).map_err(|error| ApiError::invalid("id", error.to_string()))
+}
+
+fn failed(error: &groundtone_ingest::Error) -> ApiError {
+    ApiError::of(error.kind(), error)
+}
+
+impl Documents {
+    fn settings(&self) -> IngestSettings {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX));
+        IngestSettings { run: uuid::Uuid::now_v7(), source: PUSH.to_owned(), now, ..self.settings.clone() }
+    }
+}
+
+/// `PUT /v1/groundtone/documents/{id}`: stores a document, or replaces the one that was pushed under this id before. The answer comes when it can be found.
+pub(crate) async fn put(
+    State(state): State<Arc<AppState>>,
+    Path(id): Path<String>,
+    ApiJson(body): ApiJson<PutBody>,
+) -> Result<Json<Report>, ApiError> {
+    let document = PushedDocument {
+        id: document_id(id)?,
+        bytes: body.text.into_bytes(),
+        ending: body.format.ending().to_owned(),
+        title: body.title.filter(|title| !title.trim().is_empty()),
+        url: body.url,
+    };
+    let documents = &state.documents;
+    let _turn = documents.turn.lock().await;
+    let report = documents.ingester.run(&document, &documents.settings(), &|_| {}).await.map_err(|error| failed(&error))?;
+    match report.rejected.first() {
+        Some(rejection) => Err(ApiError::invalid("text", format!("`{}` {}", rejection.path, rejection.reason))),
+        None => Ok(Json(report)),
+    }
+}
+
+/// `DELETE /v1/groundtone/documents/{id}`: takes a document out, and answers when the index says that it is gone.
+pub(crate) async fn delete(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<Receipt>, ApiError> {
+    let id = document_id(id)?;
+    let documents = &state.documents;
+    let _turn = documents.turn.lock().await;
+    if stored(documents, &id).await?.is_none() {
+        return Err(unknown(&id));
+    }
+    let settings = &documents.settings;
+    documents.ingester.delete(&settings.tenant, &settings.collection, &id).await.map(Json).map_err(|error| failed(&error))
+}
+
+/// `GET /v1/groundtone/documents/{id}`: what is stored of a document.
+pub(crate) async fn status(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<Status>, ApiError> {
+    let id = document_id(id)?;
+    let documents = &state.documents;
+    let record = stored(documents, &id).await?.ok_or_else(|| unknown(&id))?;
+    let settings = &documents.settings;
+    let points = documents.catalog.points(&settings.tenant, &settings.collection, &id).await;
+    let points = points.map_err(|error| ApiError::of(error.kind(), &error))?.len();
+    Ok(Json(Status { record, points }))
+}
+
+async fn stored(documents: &Documents, id: &DocumentId) -> Result<Option<DocumentRecord>, ApiError> {
+    let settings = &documents.settings;
+    documents.catalog.document(&settings.tenant, &settings.collection, id).await.map_err(|error| ApiError::of(error.kind(), &error))
+}
+
+fn unknown(id: &DocumentId) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("there is no document `{id}`"))
+}

@@ -1,0 +1,171 @@
+//! Offers to documents ready for the embedder: read, decoded, parsed, cut. Each within its limits, several at once, in the order of the offers.
+
+use crate::chunk::{Cut, Origin, chunk_document};
+use crate::decode::decode;
+use crate::parse::parser_for;
+use crate::plan::{Decision, Known, decide};
+use crate::report::Rejection;
+use crate::run::IngestSettings;
+use crate::source::{Offer, Source, SourceContent, SourceItem};
+use groundtone_catalog::{Catalog, DocumentRecord};
+use groundtone_prompt::CountTokens;
+use groundtone_types::{ContentHash, DocumentId};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A document on its way to the store.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) id: DocumentId,
+    pub(crate) place: String,
+    pub(crate) hash: ContentHash,
+    pub(crate) version: Option<String>,
+    pub(crate) title: String,
+    pub(crate) url: String,
+    pub(crate) bytes: u64,
+    pub(crate) decision: Decision,
+    pub(crate) cuts: Vec<Cut>,
+}
+
+/// What became of an offer.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Ready(Box<Prepared>),
+    /// Nothing to do; the new version name, where only that changed.
+    Unchanged {
+        id: DocumentId,
+        bytes: u64,
+        version: Option<String>,
+    },
+    Rejected {
+        rejection: Rejection,
+        id: Option<DocumentId>,
+        bytes: u64,
+    },
+    Ignored,
+}
+
+/// Seconds of one offer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Spent {
+    pub(crate) read: Duration,
+    pub(crate) parse: Duration,
+}
+
+/// What every offer is prepared with.
+pub(crate) struct Preparer<'a> {
+    pub(crate) source: &'a dyn Source,
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) settings: &'a IngestSettings,
+    pub(crate) tokens: Arc<dyn CountTokens>,
+    pub(crate) fingerprint: String,
+}
+
+impl Preparer<'_> {
+    /// One offer to its end. Only the ledger can fail; everything else costs this document only.
+    pub(crate) async fn prepare(&self, offer: Offer) -> Result<(Step, Spent), groundtone_catalog::Error> {
+        let item = match offer {
+            Offer::Item(item) => item,
+            Offer::Ignored => return Ok((Step::Ignored, Spent::default())),
+            Offer::Unreadable { place, reason } => {
+                let rejection = Rejection { path: place, reason };
+                return Ok((Step::Rejected { rejection, id: None, bytes: 0 }, Spent::default()));
+            }
+        };
+        let stored = self.catalog.document(&self.settings.tenant, &self.settings.collection, &item.id).await?;
+        let mut spent = Spent::default();
+        let step = match self.take(&item, stored.as_ref(), &mut spent).await {
+            Ok(step) => step,
+            Err(reason) => {
+                let rejection = Rejection { path: item.place.clone(), reason };
+                Step::Rejected { rejection, id: Some(item.id.clone()), bytes: item.bytes }
+            }
+        };
+        Ok((step, spent))
+    }
+
+    async fn take(&self, item: &SourceItem, stored: Option<&DocumentRecord>, spent: &mut Spent) -> Result<Step, String> {
+        if let Some(record) = stored.filter(|record| record.source != self.settings.source) {
+            return Err(format!(
+                "has the id of a document that came from {}; name that source with --source to replace it, or another collection with --collection",
+                record.source
+            ));
+        }
+        let known = stored.map(|record| Known::new(record, &self.fingerprint));
+        let url = self.address(item)?;
+        if known.as_ref().is_some_and(|known| known.has_version(item.version.as_deref(), &url)) {
+            return Ok(Step::Unchanged { id: item.id.clone(), bytes: item.bytes, version: None });
+        }
+        let began = Instant::now();
+        let content = self.source.read(item, self.settings.max_file_bytes).await?;
+        spent.read = began.elapsed();
+        let began = Instant::now();
+        let hash = ContentHash::of(&content.bytes);
+        let bytes = content.bytes.len() as u64;
+        let decision = decide(known.as_ref(), &hash, &url);
+        if decision == Decision::Unchanged {
+            return Ok(Step::Unchanged { id: item.id.clone(), bytes, version: item.version.clone() });
+        }
+        let (title, cuts) = self.cut(item, content, url.clone()).await?;
+        spent.parse = began.elapsed();
+        let prepared = Prepared {
+            id: item.id.clone(),
+            place: item.place.clone(),
+            hash,
+            version: item.version.clone(),
+            title,
+            url,
+            bytes,
+            decision,
+            cuts,
+        };
+        Ok(Step::Ready(Box::new(prepared)))
+    }
+
+    /// Decodes, parses and cuts on a blocking thread. A panic or a hang in one document costs that document.
+    async fn cut(&self, item: &SourceItem, content: SourceContent, url: String) -> Result<(String, Vec<Cut>), String> {
+        let (id, name, settings, tokens) = (item.id.clone(), item.name.clone(), self.settings.chunks, self.tokens.clone());
+        let work = move || -> Result<(String, Vec<Cut>), String> {
+            let parser = parser_for(Path::new(&name)).ok_or_else(|| "has an ending that is not read".to_owned())?;
+            let parsed = (parser.parse)(&decode(&content.bytes)?)?;
+            if parsed.text.trim().is_empty() {
+                return Err("holds no text".to_owned());
+            }
+            let title = content.title.or_else(|| parsed.title.clone()).unwrap_or_else(|| title_from_name(&name));
+            let cuts = chunk_document(Origin { document: &id, title: &title, url: &url }, &parsed, settings, &*tokens);
+            if cuts.is_empty() {
+                return Err("holds headings but no text".to_owned());
+            }
+            Ok((title, cuts))
+        };
+        let limit = self.settings.parse_timeout;
+        match tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await {
+            Err(_) => Err(format!("was not parsed within {} s", limit.as_secs())),
+            Ok(Err(_)) => Err("made its parser panic".to_owned()),
+            Ok(Ok(result)) => result,
+        }
+    }
+
+    /// The source's own address, else the prefix and the id, else the file's.
+    fn address(&self, item: &SourceItem) -> Result<String, String> {
+        let encode = |path: &str| path.replace('%', "%25").replace(' ', "%20").replace('#', "%23").replace('?', "%3F");
+        let prefix = self.settings.url_prefix.trim_end_matches('/');
+        if !prefix.is_empty() {
+            return Ok(format!("{prefix}/{}", encode(item.id.as_str())));
+        }
+        if !item.url.is_empty() {
+            return Ok(item.url.clone());
+        }
+        let path = Path::new(&item.place).canonicalize();
+        let path = path.map_err(|error| format!("cannot be read: {}", crate::source::plain(&error)))?;
+        Ok(format!("file://{}", encode(&path.to_string_lossy())))
+    }
+}
+
+/// `price-list.csv` -> `Price list`.
+fn title_from_name(name: &str) -> String {
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem).replace(['-', '_'], " ");
+    let mut chars = stem.chars();
+    chars.next().map_or_else(|| name.to_owned(), |first| first.to_uppercase().chain(chars).collect())
+}

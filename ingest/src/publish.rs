@@ -1,0 +1,149 @@
+//! Points into the index, rows into the ledger, in the order that survives a crash; and the way back.
+
+use crate::Error;
+use crate::prepare::Prepared;
+use crate::run::{Filled, Ingester, Run, Seen};
+use groundtone_catalog::{DocumentRecord, Publication};
+use groundtone_index::Filter;
+use groundtone_types::{Collection, DocumentId, Tenant};
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Points removed or asked for in one call, and rows in one page.
+const PAGE: usize = 1000;
+
+/// What is left of a deleted document: nothing, and somebody looked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The document.
+    pub document: DocumentId,
+    /// Points that were removed.
+    pub points: usize,
+    /// Points that the index still had of it when asked afterwards; 0.
+    pub left: usize,
+}
+
+/// Writes one collection of one tenant.
+pub(crate) struct Publisher<'a> {
+    pub(crate) ingester: &'a Ingester,
+    pub(crate) tenant: &'a Tenant,
+    pub(crate) collection: &'a Collection,
+}
+
+impl Publisher<'_> {
+    /// Finishes what an earlier run, cut off, left half done: points that nobody published, and points that were replaced but not removed.
+    pub(crate) async fn recover(&self) -> Result<(), Error> {
+        let (index, catalog) = (&self.ingester.index, &self.ingester.catalog);
+        for document in catalog.intents(self.tenant, self.collection).await? {
+            let published: HashSet<Uuid> = catalog.points(self.tenant, self.collection, &document).await?.into_iter().collect();
+            let stored = self.stored_points(&document).await?;
+            let orphans: Vec<Uuid> = stored.into_iter().filter(|id| !published.contains(id)).collect();
+            for batch in orphans.chunks(PAGE) {
+                index.delete(self.tenant, self.collection, batch).await?;
+            }
+            catalog.settled(self.tenant, self.collection, &document).await?;
+        }
+        let pending = catalog.pending_removals(self.tenant, self.collection).await?;
+        self.remove_points(&pending).await
+    }
+
+    async fn stored_points(&self, document: &DocumentId) -> Result<Vec<Uuid>, Error> {
+        let filter = Filter { documents: vec![document.clone()] };
+        let (mut found, mut from) = (Vec::new(), None);
+        loop {
+            let page = self.ingester.index.ids(self.tenant, self.collection, &filter, from, PAGE).await?;
+            found.extend(page.ids);
+            from = page.next;
+            if from.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Stores a group's points, asks for them again, and publishes its documents.
+    pub(crate) async fn publish(&self, group: Filled, run: &Run<'_>) -> Result<(), Error> {
+        let (index, catalog) = (&self.ingester.index, &self.ingester.catalog);
+        if group.documents.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let documents: Vec<DocumentId> = group.documents.iter().map(|document| document.id.clone()).collect();
+        catalog.intend(self.tenant, self.collection, &documents).await?;
+        let noted = began.elapsed();
+        let began = Instant::now();
+        let ids: Vec<Uuid> = group.points.iter().map(|point| point.id).collect();
+        index.upsert(self.tenant, self.collection, group.points).await?;
+        let missing = index.missing(self.tenant, self.collection, &ids).await?.len();
+        if missing > 0 {
+            return Err(Error::NotStored { stored: ids.len(), documents: documents.len(), missing });
+        }
+        run.note(|report| report.stages.store += began.elapsed().as_secs_f64());
+        let began = Instant::now();
+        let publications: Vec<Publication> = group.documents.into_iter().map(|document| self.publication(document, run)).collect();
+        let old = catalog.publish(self.tenant, self.collection, &publications).await?;
+        self.remove_points(&old).await?;
+        run.note(|report| report.stages.publish += (noted + began.elapsed()).as_secs_f64());
+        Ok(())
+    }
+
+    fn publication(&self, document: Prepared, run: &Run<'_>) -> Publication {
+        let tokens_id = self.ingester.tokenizer_id();
+        let record = DocumentRecord {
+            id: document.id,
+            source: run.settings.source.clone(),
+            content_hash: document.hash,
+            version: document.version,
+            settings_fingerprint: run.settings.chunks.fingerprint(&tokens_id),
+            title: document.title,
+            url: document.url,
+            bytes: document.bytes,
+            tokens: document.cuts.iter().map(|cut| cut.tokens as u64).sum(),
+            run: run.settings.run,
+            indexed_at: run.settings.now,
+        };
+        Publication { record, points: document.cuts.iter().map(|cut| cut.chunk.point_id()).collect() }
+    }
+
+    /// Removes points that the ledger no longer knows.
+    async fn remove_points(&self, ids: &[Uuid]) -> Result<(), Error> {
+        for batch in ids.chunks(PAGE) {
+            self.ingester.index.delete(self.tenant, self.collection, batch).await?;
+            self.ingester.catalog.removed(self.tenant, self.collection, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a document out, and asks the index whether it is gone.
+    pub(crate) async fn delete(&self, document: &DocumentId) -> Result<Receipt, Error> {
+        let old = self.ingester.catalog.unpublish(self.tenant, self.collection, document).await?;
+        self.remove_points(&old).await?;
+        let filter = Filter { documents: vec![document.clone()] };
+        let left = self.ingester.index.count(self.tenant, self.collection, &filter).await?;
+        if left > 0 {
+            return Err(Error::NotRemoved { document: document.clone(), left });
+        }
+        Ok(Receipt { document: document.clone(), points: old.len(), left })
+    }
+
+    /// Documents of this source in the ledger that the source no longer has: removed with `prune`, named without.
+    pub(crate) async fn handle_missing(&self, seen: &Seen, run: &Run<'_>) -> Result<(), Error> {
+        let may_remove = run.settings.prune && seen.blind.is_none();
+        if let Some(place) = seen.blind.as_ref().filter(|_| run.settings.prune) {
+            run.note(|report| report.not_pruned = Some(format!("{place} could not be read, and what is missing may be in there")));
+        }
+        let mut after: Option<DocumentId> = None;
+        loop {
+            let page = self.ingester.catalog.documents(self.tenant, self.collection, after.as_ref(), PAGE as u32).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.id.clone());
+            for record in page.into_iter().filter(|record| record.source == run.settings.source && !seen.contains(&record.id)) {
+                if may_remove && !run.settings.dry_run {
+                    self.delete(&record.id).await?;
+                }
+                run.note(|report| if may_remove { report.removed += 1 } else { report.missing.push(record.id) });
+            }
+        }
+    }
+}
