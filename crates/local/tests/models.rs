@@ -119,6 +119,21 @@ async fn an_answer_is_the_same_each_time_and_its_beginning_is_not_computed_twice
 }
 
 #[tokio::test]
+async fn what_was_asked_before_does_not_change_an_answer() {
+    let questions =
+        ["Why do kettles whistle?", "List five uses of cork.", "Which cards does a shop accept?", "Tell me about Graz and its trams."];
+    let (busy, fresh) = (llama(3, 4), llama(1, 1));
+    let mut first = Vec::new();
+    for question in questions {
+        first.push(collect(&busy, request(question, 60)).await.0);
+    }
+    for (question, first) in questions.iter().zip(&first).rev() {
+        assert_eq!(&collect(&busy, request(question, 60)).await.0, first, "{question}: with other things in the cache");
+        assert_eq!(&collect(&fresh, request(question, 60)).await.0, first, "{question}: in another cache");
+    }
+}
+
+#[tokio::test]
 async fn many_answers_at_once_are_all_complete_and_a_short_one_does_not_wait_for_a_long_one() {
     let model = std::sync::Arc::new(llama(3, 8));
     let mut long = model.chat(request("Tell a very long story about the sea.", 600)).await.unwrap();

@@ -212,7 +212,40 @@ pub(crate) mod tests {
         let rendered = contract(700).render(&input, 2000, &*OpenAiTokens::for_model("gpt-4o")).unwrap();
         assert_eq!(rendered.dropped, [Dropped { id: snippets[1].id, reason: DropReason::Duplicate }]);
         let text: Vec<String> = rendered.messages.iter().map(|m| format!("<{}>\n{}", m.role.as_str(), m.content)).collect();
-        insta::assert_snapshot!(text.join("\n"), @"");
+        insta::assert_snapshot!(text.join("\n"), @r"
+        <system>
+        You answer for Acme.
+        Answer the question with facts from the sources only, in one or two sentences, and put the number of the source behind each fact. If no source has the answer, say: I don't have that in our guides.
+
+        Be brief.
+        <user>
+        Sources:
+
+        [2] Library › Opening hours
+        The library opens at 10:00 and closes at 18:00. It is closed on Fridays.
+
+        [1] Library › Cards
+        A library card costs 8 dollars a year. Children pay nothing.
+
+        Question: What does a card for the library cost?
+        <assistant>
+        A library card costs 8 dollars a year [1].
+        <user>
+        Hi
+        <assistant>
+        Hello.
+        <user>
+        Sources:
+
+        [2] Returns › Fees
+        Returns are free.
+
+        [1] Returns › Window
+        You have 30 days.
+
+
+        Question: How long do I have? {{sources}}
+        ");
     }
 
     proptest! {

@@ -64,7 +64,15 @@ mod tests {
             <main><h1>Store</h1><h2>Hours</h2><p>Open <b>9</b> to 5.</p><ul><li>Graz</li></ul></main><footer>(c)</footer><script>x()</script></body></html>";
         let parsed = parse(page).unwrap();
         assert_eq!(parsed.title.as_deref(), Some("Store & hours"));
-        insta::assert_snapshot!(parsed.text, @"");
+        insta::assert_snapshot!(parsed.text, @r"
+        # Store
+
+        ## Hours
+
+        Open **9** to 5.
+
+        *   Graz
+        ");
     }
 
     #[test]

@@ -61,14 +61,14 @@ impl Engine {
         }
     }
 
-    /// One cache with room for `parallel` full contexts, shared (`kv_unified`) so that a prefix can be copied from one sequence to another without computing it again.
+    /// A cache of its own for each of `parallel` contexts: where a token's keys and values lie does not depend on what else runs, and so neither does the order of sums.
     fn context(&self) -> Result<LlamaContext<'_>, String> {
         let threads = i32::try_from(self.settings.threads.max(1)).unwrap_or(1);
         let parallel = self.settings.parallel.max(1);
         let parameters = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(self.settings.context_tokens.saturating_mul(parallel)))
             .with_n_seq_max(parallel)
-            .with_kv_unified(true)
+            .with_kv_unified(false)
             .with_n_batch(512)
             .with_n_ubatch(256)
             .with_n_threads(threads)
@@ -135,7 +135,8 @@ impl Work<'_> {
         }
     }
 
-    /// Puts a job into slot `at`, with as much of its prompt as any slot has in the cache. The last prompt token is always computed: its logits are needed.
+    /// Puts a job into slot `at`, with as much of its prompt as any slot has in the cache: its own, or a copy of the whole cache of another, cut off where they part.
+    /// The last prompt token is always computed: its logits are needed.
     #[expect(clippy::result_large_err, reason = "the job comes back so that its reader is told")]
     fn place(&mut self, job: Job, at: usize, own: usize, best_anywhere: Option<(usize, usize)>) -> Result<(), (Job, String)> {
         let sequence = self.slots[at].sequence;
@@ -146,9 +147,8 @@ impl Work<'_> {
             Some((most, from)) => {
                 keep = most;
                 let from = self.slots[from].sequence;
-                self.clear(sequence, 0).and_then(|()| {
-                    self.context.copy_kv_cache_seq(from, sequence, Some(0), Some(most as u32)).map_err(|error| error.to_string())
-                })
+                let copied = self.context.copy_kv_cache_seq(from, sequence, None, None).map_err(|error| error.to_string());
+                copied.and_then(|()| self.clear(sequence, most))
             }
             None => self.clear(sequence, keep),
         };
@@ -217,11 +217,11 @@ impl Work<'_> {
         if reading == 0 {
             return Ok(());
         }
-        let share = PROMPT_TOKENS_PER_STEP / reading;
+        let share = (PROMPT_TOKENS_PER_STEP / reading).max(3);
         self.first = (self.first + 1) % count;
         for turn in 0..count {
             let slot = &mut self.slots[(self.first + turn) % count];
-            let take = unread(slot).min(share);
+            let take = prompt_tokens(unread(slot), share);
             let Some(running) = &mut slot.running else { continue };
             for _ in 0..take {
                 let position = slot.cached.len();
@@ -250,9 +250,40 @@ impl Work<'_> {
     }
 }
 
+/// How many of `unread` prompt tokens a step takes. The last one goes alone, and no other one does: a matrix times one vector rounds differently than times several, and with the cache a prompt
+/// is read in other pieces the second time. This way both times give the same answer.
+fn prompt_tokens(unread: usize, share: usize) -> usize {
+    match unread {
+        0 | 1 => unread,
+        _ if unread - 1 <= share => unread - 1,
+        _ if unread - 1 - share == 1 => share - 1,
+        _ => share,
+    }
+}
+
 fn fail(job: &Job, model: &str, reason: &str) {
     let error = Error::Model { model: model.to_owned(), reason: reason.to_owned() };
     if job.events.try_send(Err(error)).is_err() {
         tracing::debug!("the reader of a failed answer has left");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prompt_tokens;
+
+    #[test]
+    fn the_last_token_goes_alone_and_no_other_one_does() {
+        for share in [3, 32, 128] {
+            for length in 1..500 {
+                let (mut unread, mut pieces) = (length, Vec::new());
+                while unread > 0 {
+                    pieces.push(prompt_tokens(unread, share));
+                    unread -= pieces[pieces.len() - 1];
+                }
+                assert_eq!(pieces.pop(), Some(1), "{length} by {share}");
+                assert!(pieces.iter().all(|&piece| (2..=share).contains(&piece)) || length == 2, "{length} by {share}: {pieces:?}");
+            }
+        }
     }
 }
