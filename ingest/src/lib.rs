@@ -11,11 +11,11 @@ pub mod parse;
 mod plan;
 mod report;
 mod run;
-mod source;
+pub mod source;
 
 pub use chunk::{ChunkSettings, chunk_document};
 pub use error::Error;
 pub use plan::{Decision, decide};
 pub use report::{Progress, Rejection, Report, Stage};
 pub use run::{IngestSettings, Ingester};
-pub use source::{SourceFile, list_files};
+pub use source::{Offer, Source, SourceContent, SourceItem, SourceSettings};

@@ -9,7 +9,8 @@ use crate::decode::decode;
 use crate::parse::parser_for;
 use crate::plan::{Decision, decide};
 use crate::report::{Progress, Rejection, Report, Stage};
-use crate::source::{SourceFile, list_files, plain};
+use crate::source::{self, Offer, Source, SourceContent, SourceItem, SourceSettings, url_path};
+use futures::StreamExt;
 use groundtone_catalog::{Catalog, CollectionRecord, DocumentRecord};
 use groundtone_index::{CollectionSpec, Filter, Point, SparseEmbedder, VectorIndex};
 use groundtone_prompt::CountTokens;
@@ -92,19 +93,29 @@ impl Ingester {
     /// Ingests a folder or a file. `progress` is called after each group.
     pub async fn run(&self, root: &Path, settings: &IngestSettings, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Report, Error> {
         let started = Instant::now();
-        let listing = list_files(root)?;
+        let source: Arc<dyn Source> = source::open(&root.to_string_lossy(), &SourceSettings::default())?.into();
+        let (mut items, mut unreadable, mut ignored) = (Vec::new(), Vec::new(), 0);
+        let mut offers = source.offers();
+        while let Some(offer) = offers.next().await {
+            match offer? {
+                Offer::Item(item) => items.push(item),
+                Offer::Unreadable { place, reason } => unreadable.push(Rejection { path: place.into(), reason }),
+                Offer::Ignored => ignored += 1,
+            }
+        }
+        drop(offers);
         self.open_collection(settings).await?;
         self.finish_removals(settings).await?;
         let stored: BTreeMap<DocumentId, DocumentRecord> =
             self.catalog.documents(&settings.tenant, &settings.collection).await?.into_iter().map(|row| (row.id.clone(), row)).collect();
-        let mut report = Report { found: listing.files.len(), ignored: listing.ignored, ..Report::default() };
-        report.rejected.extend(listing.unreadable.into_iter().map(|(path, reason)| Rejection { path, reason }));
+        let mut report = Report { found: items.len(), ignored, ..Report::default() };
+        report.rejected.extend(unreadable);
         report.found += report.rejected.len();
-        let total = listing.files.iter().map(|file| file.bytes).sum();
+        let total = items.iter().map(|item| item.bytes).sum();
         let mut state = Progress { stage: Stage::Documents, bytes_done: 0, bytes_total: total, documents: 0, chunks: 0 };
         let mut seen = HashSet::new();
         let mut group: Vec<Prepared> = Vec::new();
-        let mut parsed = self.parse_ahead(listing.files, stored.clone(), settings.clone());
+        let mut parsed = self.parse_ahead(source.clone(), items, stored.clone(), settings.clone());
         while let Some(next) = parsed.recv().await {
             let (id, bytes) = match next {
                 Parsed::Ready(document) => {
@@ -133,7 +144,7 @@ impl Ingester {
             }
         }
         self.publish(group, settings, &mut report, &mut state).await?;
-        self.handle_missing(&stored, &seen, root, settings, &mut report).await?;
+        self.handle_missing(&stored, &seen, &*source, settings, &mut report).await?;
         progress(Progress { stage: Stage::Settling, ..state });
         self.index.settle(&settings.collection).await?;
         report.seconds = started.elapsed().as_secs_f64();
@@ -182,7 +193,8 @@ impl Ingester {
     /// Reads and cuts files ahead of the embedder, in order, bounded by the channel.
     fn parse_ahead(
         &self,
-        files: Vec<SourceFile>,
+        source: Arc<dyn Source>,
+        items: Vec<SourceItem>,
         stored: BTreeMap<DocumentId, DocumentRecord>,
         settings: IngestSettings,
     ) -> mpsc::Receiver<Parsed> {
@@ -192,8 +204,8 @@ impl Ingester {
         let context = Arc::new(ParseContext { stored, settings, tokens, fingerprint });
         tokio::spawn(
             async move {
-                for file in files {
-                    let parsed = prepare_within_limits(context.clone(), file).await;
+                for item in items {
+                    let parsed = prepare_within_limits(context.clone(), &*source, item).await;
                     if sender.send(parsed).await.is_err() {
                         return;
                     }
@@ -300,11 +312,11 @@ impl Ingester {
         &self,
         stored: &BTreeMap<DocumentId, DocumentRecord>,
         seen: &HashSet<DocumentId>,
-        root: &Path,
+        source: &dyn Source,
         settings: &IngestSettings,
         report: &mut Report,
     ) -> Result<(), Error> {
-        if root.is_file() {
+        if !source.is_complete() {
             return Ok(());
         }
         for id in stored.keys().filter(|id| !seen.contains(*id)) {
@@ -333,11 +345,15 @@ struct ParseContext {
 }
 
 /// A panic or a hang in one file costs that file.
-async fn prepare_within_limits(context: Arc<ParseContext>, file: SourceFile) -> Parsed {
-    let (path, bytes, limit) = (file.path.clone(), file.bytes, context.settings.parse_timeout);
-    let id = DocumentId::new(file.id.clone()).ok();
-    let reject = |reason: String| Parsed::Rejected(Rejection { path: path.clone(), reason }, id.clone(), bytes.max(1));
-    let work = tokio::task::spawn_blocking(move || prepare(&context, &file));
+async fn prepare_within_limits(context: Arc<ParseContext>, source: &dyn Source, item: SourceItem) -> Parsed {
+    let (place, bytes, limit) = (item.place.clone(), item.bytes, context.settings.parse_timeout);
+    let id = item.id.clone();
+    let reject = |reason: String| Parsed::Rejected(Rejection { path: place.clone().into(), reason }, Some(id.clone()), bytes.max(1));
+    let content = match source.read(&item, context.settings.max_file_bytes).await {
+        Ok(content) => content,
+        Err(reason) => return reject(reason),
+    };
+    let work = tokio::task::spawn_blocking(move || prepare(&context, &item, &content));
     match tokio::time::timeout(limit, work).await {
         Err(_) => reject(format!("took longer than {} s to parse", limit.as_secs())),
         Ok(Err(_)) => reject("made its parser fail; please report it with the file".to_owned()),
@@ -346,40 +362,30 @@ async fn prepare_within_limits(context: Arc<ParseContext>, file: SourceFile) -> 
     }
 }
 
-fn prepare(context: &ParseContext, file: &SourceFile) -> Result<Parsed, String> {
+fn prepare(context: &ParseContext, item: &SourceItem, content: &SourceContent) -> Result<Parsed, String> {
     let settings = &context.settings;
-    let id = DocumentId::new(file.id.clone()).map_err(|error| error.to_string())?;
-    if file.bytes > settings.max_file_bytes {
-        return Err(format!("has {} bytes; at most {} are read (`ingest.max_file_bytes`)", file.bytes, settings.max_file_bytes));
-    }
-    let bytes = std::fs::read(&file.path).map_err(|error| format!("cannot be read: {}", plain(&error)))?;
-    let hash = ContentHash::of(&bytes);
-    let url = address(&settings.url_prefix, file)?;
+    let id = item.id.clone();
+    let hash = ContentHash::of(&content.bytes);
+    let url = address(&settings.url_prefix, item);
     let decision = decide(context.stored.get(&id), &hash, &context.fingerprint, &url);
     if decision == Decision::Unchanged {
-        return Ok(Parsed::Unchanged(id, file.bytes.max(1)));
+        return Ok(Parsed::Unchanged(id, item.bytes.max(1)));
     }
-    let parser = parser_for(&file.path).ok_or_else(|| "has an ending that is not read".to_owned())?;
-    let parsed = (parser.parse)(&decode(&bytes)?)?;
+    let parser = parser_for(Path::new(&item.name)).ok_or_else(|| "has an ending that is not read".to_owned())?;
+    let parsed = (parser.parse)(&decode(&content.bytes)?)?;
     if parsed.text.trim().is_empty() {
         return Err("holds no text".to_owned());
     }
-    let title = parsed.title.clone().unwrap_or_else(|| title_from_name(&file.id));
+    let title = content.title.clone().or_else(|| parsed.title.clone()).unwrap_or_else(|| title_from_name(id.as_str()));
     let chunks = chunk_document(&id, &title, &url, &parsed, settings.chunks, &*context.tokens);
     if chunks.is_empty() {
         return Err("holds headings but no text".to_owned());
     }
-    Ok(Parsed::Ready(Box::new(Prepared { id, hash, title, url, bytes: file.bytes.max(1), decision, chunks })))
+    Ok(Parsed::Ready(Box::new(Prepared { id, hash, title, url, bytes: item.bytes.max(1), decision, chunks })))
 }
 
-fn address(prefix: &str, file: &SourceFile) -> Result<String, String> {
-    let encode = |path: &str| path.replace('%', "%25").replace(' ', "%20").replace('#', "%23").replace('?', "%3F");
-    if prefix.is_empty() {
-        let path = file.path.canonicalize().map_err(|error| format!("cannot be read: {}", plain(&error)))?;
-        Ok(format!("file://{}", encode(&path.to_string_lossy())))
-    } else {
-        Ok(format!("{}/{}", prefix.trim_end_matches('/'), encode(&file.id)))
-    }
+fn address(prefix: &str, item: &SourceItem) -> String {
+    if prefix.is_empty() { item.url.clone() } else { format!("{}/{}", prefix.trim_end_matches('/'), url_path(item.id.as_str())) }
 }
 
 /// `products/price-list.csv` -> `Price list`.
