@@ -124,6 +124,14 @@ async fn no_body_is_larger_or_slower_than_it_may_be() {
 }
 
 #[tokio::test]
+async fn a_busy_site_is_asked_again_when_it_says() {
+    let site = Site::start([("/soon", Page::Busy(2, "here")), ("/never", Page::Busy(9, "here"))]).await;
+    assert_eq!(get_allowed(&site, "/soon").await.unwrap().bytes, b"here");
+    assert_eq!(get_allowed(&site, "/never").await.unwrap_err(), WebError::Status(429));
+    assert_eq!(site.paths().iter().filter(|path| *path == "/never").count(), 3);
+}
+
+#[tokio::test]
 async fn robots_are_asked_what_they_may_read() {
     let robots = "User-agent: *\nDisallow: /\n\nUser-agent: Groundtone\nDisallow: /private\nAllow: /private/faq\nCrawl-delay: 0.3\n";
     let pages = [

@@ -20,6 +20,8 @@ pub enum Page {
     Bytes(&'static str, &'static str, Vec<u8>),
     /// A status and nothing else.
     Status(u16),
+    /// 429 with `Retry-After: 0` so many times, then the text.
+    Busy(usize, &'static str),
     /// A redirect.
     To(String),
     /// A body that never ends, as fast as it goes.
@@ -103,6 +105,12 @@ impl Drop for Site {
     }
 }
 
+impl Shared {
+    fn visits_to(&self, path: &str) -> usize {
+        self.visits.lock().expect("not poisoned").iter().filter(|visit| visit.path == path).count()
+    }
+}
+
 async fn answer(State(site): State<Arc<Shared>>, request: Request) -> Response {
     let path = request.uri().path_and_query().map(|path| path.to_string()).unwrap_or_default();
     let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -118,6 +126,10 @@ async fn answer(State(site): State<Arc<Shared>>, request: Request) -> Response {
             respond().header(header::CONTENT_TYPE, media).header(header::CONTENT_ENCODING, encoding).body(Body::from(bytes))
         }
         Page::Status(status) => respond().status(status).body(Body::empty()),
+        Page::Busy(times, _) if site.visits_to(&path) <= times => {
+            respond().status(429).header(header::RETRY_AFTER, "0").body(Body::empty())
+        }
+        Page::Busy(_, text) => respond().body(Body::from(text)),
         Page::To(target) => respond().status(StatusCode::FOUND).header(header::LOCATION, own(&target)).body(Body::empty()),
         Page::Endless => {
             let block = Bytes::from(vec![b'x'; 1 << 16]);

@@ -11,7 +11,7 @@ pub use error::WebError;
 
 use crate::http::{client_builder, describe};
 use guard::{Guard, NotPublic};
-use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, LOCATION};
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use robots::Robots;
@@ -21,6 +21,11 @@ use url::Url;
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
+/// A site that says that it is busy is asked again so often.
+const BUSY_WAITS: usize = 2;
+/// Pause before that, where the site does not say; and the longest one, where it does.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 /// What is asked for; compression is not, so that the limit counts what is read.
@@ -33,7 +38,7 @@ pub struct WebSettings {
     pub user_agent: String,
     /// Hosts that may be on a private network.
     pub allow_private_hosts: Vec<String>,
-    /// Longest time for one page with its redirects; waiting for one's turn does not count.
+    /// Longest time for one page with its redirects; waiting for one's turn or for a busy site does not count.
     pub timeout: Duration,
     /// Longest silence.
     pub idle: Duration,
@@ -68,6 +73,7 @@ pub struct WebPage {
 enum Hop {
     Page(Response),
     Redirect(Url),
+    Busy { status: u16, pause: Duration },
 }
 
 /// Reads pages for one run: what robots.txt said is remembered as long as it lives.
@@ -99,23 +105,30 @@ impl WebClient {
     /// Fetches a page, where its site allows it.
     pub async fn get(&self, request: WebRequest<'_>) -> Result<WebPage, WebError> {
         let (mut url, mut left) = (request.url.clone(), self.timeout);
-        for _ in 0..=REDIRECTS {
+        let (mut redirects, mut waits) = (0, 0);
+        loop {
             self.guard.check(&url)?;
             self.robots.admit(self, &url).await?;
             let started = Instant::now();
-            match self.in_time(left, self.hop(&url)).await? {
-                Hop::Page(response) => {
-                    let left = left.saturating_sub(started.elapsed());
-                    return self.in_time(left, self.page(url, response, request.max_bytes)).await;
+            let hop = self.in_time(left, self.hop(&url)).await?;
+            left = left.saturating_sub(started.elapsed());
+            match hop {
+                Hop::Page(response) => return self.in_time(left, self.page(url, response, request.max_bytes)).await,
+                Hop::Busy { status, .. } if waits == BUSY_WAITS => return Err(WebError::Status(status)),
+                Hop::Busy { pause, .. } => {
+                    waits += 1;
+                    tokio::time::sleep(pause).await;
                 }
+                Hop::Redirect(_) if redirects == REDIRECTS => return Err(WebError::Redirects(REDIRECTS)),
                 Hop::Redirect(next) if request.stay_on_site && !same_site(request.url, &next) => {
                     return Err(WebError::OtherSite(next.to_string()));
                 }
-                Hop::Redirect(next) => url = next,
+                Hop::Redirect(next) => {
+                    redirects += 1;
+                    url = next;
+                }
             }
-            left = left.saturating_sub(started.elapsed());
         }
-        Err(WebError::Redirects(REDIRECTS))
     }
 
     /// Fetches the beginning of a file without asking robots.txt, because it is robots.txt.
@@ -126,6 +139,7 @@ impl WebClient {
                 self.guard.check(&url)?;
                 match self.hop(&url).await? {
                     Hop::Redirect(next) => url = next,
+                    Hop::Busy { status, .. } => return Err(WebError::Status(status)),
                     Hop::Page(mut response) => {
                         let mut bytes = Vec::new();
                         while bytes.len() < first_bytes && self.more(&mut response, &mut bytes).await? {}
@@ -148,6 +162,10 @@ impl WebClient {
             (200..=299, _) => Ok(Hop::Page(response)),
             (301 | 302 | 303 | 307 | 308, Some(location)) => {
                 url.join(&location).map(Hop::Redirect).map_err(|_| WebError::Address("it redirects to what is no address"))
+            }
+            (status @ (429 | 503), _) => {
+                let asked = header(&response, RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+                Ok(Hop::Busy { status, pause: asked.unwrap_or(BUSY_PAUSE).min(LONGEST_PAUSE) })
             }
             (status, _) => Err(WebError::Status(status)),
         }
