@@ -207,6 +207,18 @@ async fn a_bucket_is_listed_page_by_page_and_read() {
 }
 
 #[tokio::test]
+async fn one_object_is_a_source() {
+    let bucket = Bucket::start(objects(), 0).await;
+    let source = open("s3://help/docs/a.md", &bucket_settings(&bucket));
+    let (items, others) = list(&*source).await.unwrap();
+    assert_eq!((items.len(), others.len(), items[0].id.as_str(), items[0].url.as_str()), (1, 0, "a.md", "s3://help/docs/a.md"));
+    assert_eq!(source.read(&items[0], 100).await.unwrap().bytes, b"# A");
+    assert!(!source.is_complete());
+    let error = list(&*open("s3://help/docs/b.md", &bucket_settings(&bucket))).await.unwrap_err();
+    assert!(error.starts_with("found no documents in s3://help/docs/b.md"), "{error}");
+}
+
+#[tokio::test]
 async fn what_a_bucket_does_not_give_is_a_sentence() {
     let bucket = Bucket::start(objects(), 0).await;
     let settings = bucket_settings(&bucket);

@@ -10,6 +10,7 @@ use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{Attribute, BackoffConfig, ClientOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig};
 use secrecy::ExposeSecret;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Longest time for one request.
@@ -21,11 +22,13 @@ const RETRY: Duration = Duration::from_secs(60);
 /// What stores say where nobody told them the type.
 const NO_TYPE: &[&str] = &["application/octet-stream", "binary/octet-stream"];
 
-/// The objects below a prefix. Keys with a part that begins with a dot are left out, as hidden files are.
+/// The objects below a prefix, or the one object that it names. Keys with a part that begins with a dot are left out, as hidden files are.
 pub(super) struct ObjectSource {
     store: AmazonS3,
     bucket: String,
     prefix: Path,
+    /// The prefix turned out to be one object.
+    is_object: AtomicBool,
 }
 
 impl ObjectSource {
@@ -38,7 +41,7 @@ impl ObjectSource {
         }
         let prefix = Path::parse(prefix).map_err(|error| refused(&place, &error.to_string()))?;
         let store = store(bucket, settings).map_err(|error| refused(&place, &reason(&error)))?;
-        Ok(Self { store, bucket: bucket.to_owned(), prefix })
+        Ok(Self { store, bucket: bucket.to_owned(), prefix, is_object: AtomicBool::new(false) })
     }
 
     fn place(&self, key: &str) -> String {
@@ -48,7 +51,10 @@ impl ObjectSource {
     /// `None` for what is hidden, and for the empty objects that stand for folders.
     fn offer(&self, object: ObjectMeta) -> Option<Offer> {
         let key = object.location.as_ref();
-        let below = key.strip_prefix(self.prefix.as_ref()).unwrap_or(key).trim_start_matches('/');
+        let below = match key.strip_prefix(self.prefix.as_ref()).unwrap_or(key).trim_start_matches('/') {
+            "" if self.is_object.load(Ordering::SeqCst) => object.location.filename().unwrap_or_default(),
+            below => below,
+        };
         if below.is_empty() || below.split('/').any(|part| part.starts_with('.')) {
             return None;
         }
@@ -69,6 +75,28 @@ impl ObjectSource {
             version: object.e_tag.clone().map(|tag| format!("etag {tag}")),
             locator: Locator::Object(object.location),
         }))
+    }
+
+    fn unlisted(&self, error: &object_store::Error) -> Error {
+        Error::Unavailable { place: self.place(self.prefix.as_ref()), reason: reason(error) }
+    }
+
+    /// The object that has the prefix itself for its key, where there is nothing below the prefix.
+    async fn single(&self) -> Result<ObjectMeta, Error> {
+        let nothing = || Error::Empty { place: self.place(self.prefix.as_ref()), formats: known_endings() };
+        if self.is_object.load(Ordering::SeqCst)
+            || self.prefix.filename().is_none_or(|name| parser_for(std::path::Path::new(name)).is_none())
+        {
+            return Err(nothing());
+        }
+        match self.store.head(&self.prefix).await {
+            Ok(object) => {
+                self.is_object.store(true, Ordering::SeqCst);
+                Ok(object)
+            }
+            Err(object_store::Error::NotFound { .. }) => Err(nothing()),
+            Err(error) => Err(self.unlisted(&error)),
+        }
     }
 
     async fn body(&self, result: GetResult, max_bytes: u64) -> Result<Vec<u8>, String> {
@@ -107,23 +135,21 @@ fn store(bucket: &str, settings: &SourceSettings) -> object_store::Result<Amazon
 impl Source for ObjectSource {
     /// In the order of the keys, a page of the store's listing at a time.
     fn offers(&self) -> BoxStream<'_, Result<Offer, Error>> {
-        let listing = self.store.list(Some(&self.prefix));
+        self.is_object.store(false, Ordering::SeqCst);
+        let listing = self.store.list(Some(&self.prefix)).fuse();
         stream::unfold(Some((listing, false)), move |state| async move {
             let (mut listing, mut found) = state?;
             loop {
-                match listing.next().await {
+                let object = match listing.next().await {
                     None if found => return None,
-                    None => {
-                        let place = self.place(self.prefix.as_ref());
-                        return Some((Err(Error::Empty { place, formats: known_endings() }), None));
-                    }
-                    Some(Err(error)) => {
-                        let place = self.place(self.prefix.as_ref());
-                        return Some((Err(Error::Unavailable { place, reason: reason(&error) }), None));
-                    }
-                    Some(Ok(object)) => {
-                        let Some(offer) = self.offer(object) else { continue };
-                        found |= !matches!(offer, Offer::Ignored);
+                    None => self.single().await,
+                    Some(object) => object.map_err(|error| self.unlisted(&error)),
+                };
+                match object.map(|object| self.offer(object)) {
+                    Err(error) => return Some((Err(error), None)),
+                    Ok(None) => {}
+                    Ok(Some(offer)) => {
+                        found |= !matches!(offer, Offer::Ignored) || self.is_object.load(Ordering::SeqCst);
                         return Some((Ok(offer), Some((listing, found))));
                     }
                 }
@@ -142,7 +168,7 @@ impl Source for ObjectSource {
     }
 
     fn is_complete(&self) -> bool {
-        true
+        !self.is_object.load(Ordering::SeqCst)
     }
 }
 

@@ -93,6 +93,9 @@ async fn what_is_no_source_is_a_sentence() {
         let error = list_in(&folder, nothing).await.unwrap_err();
         assert!(error.starts_with(&format!("found no documents in FOLDER{nothing}; formats: .md")), "{error}");
     }
+    for remote in ["https://host.example/", "https://host.example/sitemap.xml", "s3://bucket/docs", "-"] {
+        assert!(open(remote, &SourceSettings::default()).is_ok(), "{remote} is opened without asking anybody");
+    }
     for (location, reason) in [
         ("ftp://host/x", "a source is a path, a pattern, http(s)://, sitemap:, s3://, file:// or -"),
         ("https://", "it is not an address"),
