@@ -54,6 +54,9 @@ impl FileSource {
             Some(_) => refused(&place, &format!("{}: {}", shown(root), plain(&error))),
             None => refused(&place, &plain(&error)),
         })?;
+        if is_file && matcher.is_some() {
+            return Err(refused(&place, &format!("{} is not a folder", shown(root))));
+        }
         if is_file && root.file_name().and_then(|name| name.to_str()).is_none() {
             return Err(refused(&place, "its name is not UTF-8"));
         }

@@ -84,6 +84,7 @@ async fn what_is_no_source_is_a_sentence() {
         ("/none", "cannot read FOLDER/none: no such file or directory"),
         ("/*.md", "cannot read FOLDER/*.md: no file matches the pattern"),
         ("/none/*.md", "cannot read FOLDER/none/*.md: FOLDER/none: no such file or directory"),
+        ("/a.jpg/*", "cannot read FOLDER/a.jpg/*: FOLDER/a.jpg is not a folder"),
         ("/[a", "cannot read FOLDER/[a: the pattern is not valid: unclosed character class; missing ']'"),
     ];
     for (below, sentence) in cases {
