@@ -9,7 +9,7 @@ use groundtone_config::{Config, Engine, LogFormat, RetrievalMode};
 use groundtone_index::{SparseEmbedder, VectorIndex};
 use groundtone_index_edge::{Bm25, EdgeIndex, EdgeSettings};
 use groundtone_index_qdrant::{QdrantIndex, QdrantSettings};
-use groundtone_ingest::{ChunkSettings, IngestSettings, Ingester};
+use groundtone_ingest::{ChunkSettings, IngestSettings, Ingester, SourceSettings};
 use groundtone_local::{FetchPolicy, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
 use groundtone_prompt::{PromptContract, TemplateVersion};
 use groundtone_provider::{Batcher, CallLimits, ChatModel, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Pace, Sampling};
@@ -260,6 +260,25 @@ impl Library {
             now: now(),
         }
     }
+}
+
+/// What sources are told.
+pub(crate) fn source_settings(config: &Config) -> anyhow::Result<SourceSettings> {
+    let sources = config.sources.clone();
+    Ok(SourceSettings {
+        allow_private_hosts: sources.allow_private_hosts,
+        web_max_pages: sources.web_max_pages,
+        web_timeout: Duration::from_secs(sources.web_timeout_seconds),
+        web_user_agent: sources.web_user_agent,
+        s3_endpoint: sources.s3_endpoint,
+        s3_region: sources.s3_region,
+        s3_access_key: groundtone_config::secret("sources.s3_access_key_env", &sources.s3_access_key_env)?,
+        s3_secret_key: groundtone_config::secret("sources.s3_secret_key_env", &sources.s3_secret_key_env)?,
+        s3_allow_http: sources.s3_allow_http,
+        record_max_bytes: sources.record_max_bytes,
+        watch_debounce: Duration::from_millis(sources.watch_debounce_ms),
+        watch_rescan: Duration::from_secs(sources.watch_rescan_seconds),
+    })
 }
 
 /// How thorough a run of ingest is.

@@ -1,24 +1,31 @@
 use groundtone_types::{Collection, DocumentId, ErrorKind};
-use std::path::PathBuf;
 
 /// Why a run ended early. What it had published stays; the next run goes on from there.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A path to ingest is not there or cannot be listed.
-    #[error("cannot read {}: {reason}", path.display())]
+    /// A source is not there or cannot be listed.
+    #[error("cannot read {place}: {reason}")]
     Source {
-        /// The path.
-        path: PathBuf,
+        /// The path or the address.
+        place: String,
         /// Why.
         reason: String,
     },
     /// Nothing to do, which is never what somebody meant.
-    #[error("found no documents in {}; formats: {formats}", path.display())]
+    #[error("found no documents in {place}; formats: {formats}")]
     Empty {
-        /// The path.
-        path: PathBuf,
+        /// The path or the address.
+        place: String,
         /// Endings that are read.
         formats: String,
+    },
+    /// A source does not answer; later it may.
+    #[error("cannot list {place}: {reason}")]
+    Unavailable {
+        /// The address.
+        place: String,
+        /// Why.
+        reason: String,
     },
     /// The collection's vectors come from something else.
     #[error("collection `{collection}` was built with {stored} but the configuration says {configured}; their vectors do not mix")]
@@ -67,6 +74,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Source { .. } | Self::Empty { .. } => ErrorKind::InvalidRequest,
+            Self::Unavailable { .. } => ErrorKind::Unavailable,
             Self::OtherVectors { .. } => ErrorKind::Conflict,
             Self::Embed(error) => error.kind(),
             Self::Index(error) => error.kind(),

@@ -24,4 +24,4 @@ pub use plan::{Decision, Known, decide};
 pub use publish::Receipt;
 pub use report::{Progress, Rejection, Report, Stage, StageSeconds};
 pub use run::{IngestSettings, Ingester};
-pub use source::{Offer, Source, SourceContent, SourceItem};
+pub use source::{Offer, Source, SourceContent, SourceItem, SourceSettings};

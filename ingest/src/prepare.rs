@@ -6,7 +6,7 @@ use crate::parse::parser_for;
 use crate::plan::{Decision, Known, decide};
 use crate::report::Rejection;
 use crate::run::IngestSettings;
-use crate::source::{Offer, Source, SourceContent, SourceItem};
+use crate::source::{Offer, Source, SourceContent, SourceItem, url_path};
 use groundtone_catalog::{Catalog, DocumentRecord};
 use groundtone_prompt::CountTokens;
 use groundtone_types::{ContentHash, DocumentId};
@@ -93,7 +93,7 @@ impl Preparer<'_> {
             ));
         }
         let known = stored.map(|record| Known::new(record, &self.fingerprint));
-        let url = self.address(item)?;
+        let url = self.address(item);
         if known.as_ref().is_some_and(|known| known.has_version(item.version.as_deref(), &url)) {
             return Ok(Step::Unchanged { id: item.id.clone(), bytes: item.bytes, version: None });
         }
@@ -127,7 +127,9 @@ impl Preparer<'_> {
     async fn cut(&self, item: &SourceItem, content: SourceContent, url: String) -> Result<(String, Vec<Cut>), String> {
         let (id, name, settings, tokens) = (item.id.clone(), item.name.clone(), self.settings.chunks, self.tokens.clone());
         let work = move || -> Result<(String, Vec<Cut>), String> {
-            let parser = parser_for(Path::new(&name)).ok_or_else(|| "has an ending that is not read".to_owned())?;
+            // What the source says it is counts for more than its name.
+            let named = content.media_type.as_deref().and_then(name_of_media_type).unwrap_or(&name);
+            let parser = parser_for(Path::new(named)).ok_or_else(|| "has an ending that is not read".to_owned())?;
             let parsed = (parser.parse)(&decode(&content.bytes)?)?;
             if parsed.text.trim().is_empty() {
                 return Err("holds no text".to_owned());
@@ -147,19 +149,25 @@ impl Preparer<'_> {
         }
     }
 
-    /// The source's own address, else the prefix and the id, else the file's.
-    fn address(&self, item: &SourceItem) -> Result<String, String> {
-        let encode = |path: &str| path.replace('%', "%25").replace(' ', "%20").replace('#', "%23").replace('?', "%3F");
+    /// The source's own address. A file's own tells only this machine where it is, so the prefix and the id go before it; what has neither is cited by its id.
+    fn address(&self, item: &SourceItem) -> String {
         let prefix = self.settings.url_prefix.trim_end_matches('/');
-        if !prefix.is_empty() {
-            return Ok(format!("{prefix}/{}", encode(item.id.as_str())));
+        let own = &item.url;
+        match (own.is_empty(), own.starts_with("file://"), prefix.is_empty()) {
+            (true, _, true) => item.id.to_string(),
+            (true, _, false) | (_, true, false) => format!("{prefix}/{}", url_path(item.id.as_str())),
+            _ => own.clone(),
         }
-        if !item.url.is_empty() {
-            return Ok(item.url.clone());
-        }
-        let path = Path::new(&item.place).canonicalize();
-        let path = path.map_err(|error| format!("cannot be read: {}", crate::source::plain(&error)))?;
-        Ok(format!("file://{}", encode(&path.to_string_lossy())))
+    }
+}
+
+/// A name with the ending of a media type that is read.
+fn name_of_media_type(media_type: &str) -> Option<&'static str> {
+    match media_type {
+        "text/html" | "application/xhtml+xml" => Some("page.html"),
+        "text/markdown" => Some("page.md"),
+        "text/csv" => Some("page.csv"),
+        _ => None,
     }
 }
 

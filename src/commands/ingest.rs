@@ -1,5 +1,5 @@
 use crate::Global;
-use crate::assemble::{IngestMode, Library, now, settings};
+use crate::assemble::{IngestMode, Library, now, settings, source_settings};
 use crate::commands::models::pull;
 use crate::output::{hint, json, line, say, watched};
 use anyhow::Context;
@@ -14,7 +14,7 @@ const NAMED_REJECTIONS: usize = 50;
 /// Flags of `groundtone ingest`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Folders or files
+    /// Folders, files, patterns (docs/**/*.md), pages, sitemaps, s3://bucket/prefix, or - for JSONL records on standard input
     #[arg(required = true)]
     locations: Vec<String>,
     /// Where the documents go (ingest.collection)
@@ -77,10 +77,12 @@ pub(crate) async fn ingest(
 ) -> anyhow::Result<Report> {
     let explain = |error: Error| match &error {
         Error::OtherVectors { .. } => hint(&error, "name another collection with --collection, or build this one anew with --full"),
-        Error::Source { .. } | Error::Empty { .. } => hint(&error, "name a folder or a file with documents"),
+        Error::Source { .. } | Error::Empty { .. } => {
+            hint(&error, "name a folder, a file, a pattern, a web page, a sitemap, s3://bucket/prefix, or - for records on standard input")
+        }
         _ => hint(&error, "what was published stays; the same command goes on from there"),
     };
-    let source = source::open(location).map_err(explain)?;
+    let source = source::open(location, &source_settings(config)?).map_err(explain)?;
     let name = name.map_or_else(|| source_name(location), str::to_owned);
     let settings = library.ingest_settings(config, &name, mode);
     let ledger = !mode.dry_run;

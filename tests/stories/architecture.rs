@@ -63,6 +63,8 @@ fn what_one_room_knows_no_other_names() {
     let only = [
         ("axum", &["crates/server", "crates/testkit", "crates/local/tests"][..]),
         ("reqwest", &["crates/provider"]),
+        ("object_store", &["ingest/src/source"]),
+        ("notify", &["ingest/src/source"]),
         ("qdrant_client", &["crates/index-qdrant"]),
         ("qdrant_edge", &["crates/index-edge", "crates/index-qdrant/tests"]),
         ("std::env::var", &["crates/config", "tests", "crates/index-edge/tests", "crates/index-qdrant/tests", "crates/local/tests"]),

@@ -1,6 +1,6 @@
 //! Values that have the right type and are wrong all the same. A problem is a key and a reason.
 
-use crate::settings::{Config, Engine};
+use crate::settings::{Config, Engine, Sources};
 
 type Problem = (&'static str, String);
 
@@ -52,6 +52,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     between("ingest.embedding_cache_mb", config.ingest.embedding_cache_mb, 0, 1_000_000)?;
     between("ingest.max_file_bytes", config.ingest.max_file_bytes, 1, 4_000_000_000)?;
     between("ingest.parse_timeout_seconds", config.ingest.parse_timeout_seconds, 1, 3_600)?;
+    sources(&config.sources)?;
     between("retrieval.top_k", config.retrieval.top_k, 1, 50)?;
     between("retrieval.candidates", config.retrieval.candidates, config.retrieval.top_k, 1_000)?;
     between("assistant.context_tokens", config.assistant.context_tokens, 0, config.chat.context_tokens)?;
@@ -70,6 +71,32 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
         || config.server.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     if !loopback && config.server.api_key_sha256.is_empty() {
         return Err(("server.host", "listening beyond this machine needs `server.api_key_sha256`".to_owned()));
+    }
+    Ok(())
+}
+
+fn sources(sources: &Sources) -> Result<(), Problem> {
+    between("sources.web_max_pages", sources.web_max_pages, 1, 1_000_000)?;
+    between("sources.web_timeout_seconds", sources.web_timeout_seconds, 1, 3_600)?;
+    between("sources.record_max_bytes", sources.record_max_bytes, 1_024, 1_000_000_000)?;
+    between("sources.watch_debounce_ms", sources.watch_debounce_ms, 1, 60_000)?;
+    between("sources.watch_rescan_seconds", sources.watch_rescan_seconds, 1, 86_400)?;
+    web_address("sources.s3_endpoint", &sources.s3_endpoint)?;
+    let agent = &sources.web_user_agent;
+    if !agent.starts_with(|c: char| c.is_ascii_alphabetic()) || !agent.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        return Err(("sources.web_user_agent", "must begin with a letter and hold nothing but ASCII".to_owned()));
+    }
+    if let Some(wrong) = sources.allow_private_hosts.iter().find(|host| host.is_empty() || host.contains(['/', ' ', '*'])) {
+        return Err((
+            "sources.allow_private_hosts",
+            format!("`{wrong}` is not a host; write it as `wiki.internal` or `10.1.2.3`, without scheme and path"),
+        ));
+    }
+    if sources.s3_endpoint.starts_with("http://") && !sources.s3_allow_http {
+        return Err(("sources.s3_endpoint", "http:// needs `sources.s3_allow_http = true`".to_owned()));
+    }
+    if sources.s3_access_key_env.is_empty() != sources.s3_secret_key_env.is_empty() {
+        return Err(("sources.s3_access_key_env", "goes with `sources.s3_secret_key_env`; set both or none".to_owned()));
     }
     Ok(())
 }

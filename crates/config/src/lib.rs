@@ -182,6 +182,18 @@ mod tests {
                 "`server.host` in groundtone.toml: listening beyond this machine needs `server.api_key_sha256`",
             ),
             ("[chat]\nkind = \"openai\"", "`chat.url` in groundtone.toml: `chat.kind = \"openai\"` needs the server's base URL"),
+            (
+                "[sources]\ns3_endpoint = \"http://minio:9000\"",
+                "`sources.s3_endpoint` in groundtone.toml: http:// needs `sources.s3_allow_http = true`",
+            ),
+            (
+                "[sources]\ns3_access_key_env = \"KEY\"",
+                "`sources.s3_access_key_env` in groundtone.toml: goes with `sources.s3_secret_key_env`; set both or none",
+            ),
+            (
+                "[sources]\nallow_private_hosts = [\"http://wiki\"]",
+                "`sources.allow_private_hosts` in groundtone.toml: `http://wiki` is not a host; write it as `wiki.internal` or `10.1.2.3`, without scheme and path",
+            ),
             ("[store]\nurl = \"localhost:6334\"", "`store.url` in groundtone.toml: must begin with http:// or https://"),
         ];
         for (text, sentence) in cases {

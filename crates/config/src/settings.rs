@@ -15,6 +15,7 @@ pub struct Config {
     pub chat: Chat,
     pub store: Store,
     pub ingest: Ingest,
+    pub sources: Sources,
     pub retrieval: Retrieval,
     pub assistant: Assistant,
     pub server: Server,
@@ -122,6 +123,23 @@ pub struct Ingest {
     pub max_file_bytes: u64,
     pub parse_timeout_seconds: u64,
     pub url_prefix: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sources {
+    pub allow_private_hosts: Vec<String>,
+    pub web_max_pages: usize,
+    pub web_timeout_seconds: u64,
+    pub web_user_agent: String,
+    pub s3_endpoint: String,
+    pub s3_region: String,
+    pub s3_access_key_env: String,
+    pub s3_secret_key_env: String,
+    pub s3_allow_http: bool,
+    pub record_max_bytes: usize,
+    pub watch_debounce_ms: u64,
+    pub watch_rescan_seconds: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

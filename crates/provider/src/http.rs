@@ -117,14 +117,19 @@ pub async fn post_json<T: DeserializeOwned>(endpoint: &Endpoint, path: &str, bod
     endpoint.read_json(response).await
 }
 
-/// A client builder with our TLS provider. Proxies come from the system, except that loopback is never sent through one.
-pub(crate) fn client_builder() -> reqwest::ClientBuilder {
+/// Names the TLS provider of this process, once. Libraries that make HTTP clients of their own need it before they do.
+pub fn install_tls() {
     static TLS: Once = Once::new();
     TLS.call_once(|| {
         if rustls::crypto::ring::default_provider().install_default().is_err() {
             tracing::debug!("a TLS provider was installed before; it is used");
         }
     });
+}
+
+/// A client builder with our TLS provider. Proxies come from the system, except that loopback is never sent through one.
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
+    install_tls();
     reqwest::Client::builder().user_agent(concat!("groundtone/", env!("CARGO_PKG_VERSION"))).tcp_nodelay(true)
 }
 

@@ -10,13 +10,15 @@ mod download;
 mod embeddings;
 mod error;
 mod http;
+mod web;
 
 pub use batch::{Batch, Batcher, Pace};
 pub use chat::{OpenAiChat, stream_chunks};
 pub use download::{DownloadProgress, HubFile, download_from_hub};
 pub use embeddings::OpenAiEmbeddings;
 pub use error::Error;
-pub use http::{Endpoint, get_json, post_json};
+pub use http::{Endpoint, get_json, install_tls, post_json};
+pub use web::{WebClient, WebError, WebPage, WebRequest, WebSettings, same_site};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;

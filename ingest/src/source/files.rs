@@ -1,101 +1,193 @@
-use super::{Offer, Source, SourceContent, SourceItem};
+//! Folders, single files and patterns.
+
+use super::glob::Pattern;
+use super::{Locator, Offer, Source, SourceContent, SourceItem, not_ours, plain, refused, shown, too_large};
 use crate::Error;
 use crate::parse::{known_endings, parser_for};
 use async_trait::async_trait;
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
+use futures::stream::{self, BoxStream, StreamExt};
+use globset::GlobMatcher;
 use groundtone_types::DocumentId;
-use ignore::WalkBuilder;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+use walkdir::{DirEntry, WalkDir};
 
-/// A folder (hidden files left out, symbolic links not followed), or a single file.
-pub struct FileSource {
+/// Offers that may wait for the pipeline.
+const OFFERED_AHEAD: usize = 256;
+
+/// Files below a folder, or one file. Hidden files are left out and symbolic links are not followed.
+pub(super) struct FileSource {
+    listing: Listing,
+    /// False once a folder could not be opened: what is in it has not left.
+    whole: Arc<AtomicBool>,
+}
+
+#[derive(Clone)]
+struct Listing {
+    /// As it was named, for messages.
+    place: String,
     root: PathBuf,
+    /// The root as an absolute path, for addresses.
+    absolute: PathBuf,
     is_file: bool,
+    matcher: Option<GlobMatcher>,
 }
 
 impl FileSource {
-    /// A path that is not there is an error.
-    pub fn open(root: &Path) -> Result<Self, Error> {
-        let metadata = std::fs::metadata(root).map_err(|error| Error::Source { path: root.to_owned(), reason: plain(&error) })?;
-        Ok(Self { root: root.to_owned(), is_file: metadata.is_file() })
+    /// A folder or a file that is there.
+    pub(super) fn open(root: &Path) -> Result<Self, Error> {
+        Self::new(shown(root), root, None)
     }
 
-    fn list(&self) -> Vec<Result<Offer, Error>> {
-        if self.is_file {
-            let name = self.root.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            return vec![Ok(offer(&self.root, name))];
-        }
-        let mut offers = Vec::new();
-        for entry in
-            WalkBuilder::new(&self.root).standard_filters(false).hidden(true).follow_links(false).sort_by_file_path(Path::cmp).build()
-        {
-            match entry {
-                Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => {
-                    let below = entry.path().strip_prefix(&self.root).unwrap_or(entry.path());
-                    let parts: Option<Vec<&str>> = below.iter().map(|part| part.to_str()).collect();
-                    offers.push(Ok(match parts {
-                        Some(parts) => offer(entry.path(), &parts.join("/")),
-                        None => Offer::Unreadable {
-                            place: entry.path().display().to_string(),
-                            reason: "has a name that is not UTF-8".to_owned(),
-                        },
-                    }));
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    offers.push(Ok(Offer::Unreadable { place: self.root.display().to_string(), reason: error.to_string() }));
-                }
-            }
-        }
-        if offers.iter().all(|offer| matches!(offer, Ok(Offer::Ignored))) {
-            offers.push(Err(Error::Empty { path: self.root.clone(), formats: known_endings() }));
-        }
-        offers
+    /// The files below a pattern's folder that match it.
+    pub(super) fn matching(whole: &Path, pattern: &Pattern) -> Result<Self, Error> {
+        let matcher = pattern.matcher().map_err(|reason| refused(&shown(whole), &reason))?;
+        Self::new(shown(whole), &pattern.root, Some(matcher))
     }
-}
 
-fn offer(path: &Path, id: &str) -> Offer {
-    if parser_for(path).is_none() {
-        return Offer::Ignored;
-    }
-    let place = path.display().to_string();
-    match DocumentId::new(id) {
-        Ok(id) => Offer::Item(SourceItem {
-            name: id.as_str().rsplit('/').next().unwrap_or_default().to_owned(),
-            id,
-            place,
-            url: String::new(),
-            bytes: path.metadata().map_or(0, |metadata| metadata.len()),
-            version: None,
-        }),
-        Err(error) => Offer::Unreadable { place, reason: format!("has an unusable name: {error}") },
+    fn new(place: String, root: &Path, matcher: Option<GlobMatcher>) -> Result<Self, Error> {
+        let facts = std::fs::metadata(root).and_then(|metadata| Ok((metadata.is_file(), root.canonicalize()?)));
+        let (is_file, absolute) = facts.map_err(|error| match matcher {
+            Some(_) => refused(&place, &format!("{}: {}", shown(root), plain(&error))),
+            None => refused(&place, &plain(&error)),
+        })?;
+        if is_file && matcher.is_some() {
+            return Err(refused(&place, &format!("{} is not a folder", shown(root))));
+        }
+        if is_file && root.file_name().and_then(|name| name.to_str()).is_none() {
+            return Err(refused(&place, "its name is not UTF-8"));
+        }
+        let listing = Listing { place, root: root.to_owned(), absolute, is_file, matcher };
+        Ok(Self { listing, whole: Arc::new(AtomicBool::new(true)) })
     }
 }
 
 #[async_trait]
 impl Source for FileSource {
+    /// In ascending order of their ids; at most one folder of each level is in memory.
     fn offers(&self) -> BoxStream<'_, Result<Offer, Error>> {
-        stream::iter(self.list()).boxed()
+        let (sender, receiver) = mpsc::channel(OFFERED_AHEAD);
+        self.whole.store(true, Ordering::SeqCst);
+        let (listing, whole) = (self.listing.clone(), self.whole.clone());
+        let walk = tokio::task::spawn_blocking(move || listing.walk(&sender, &whole));
+        stream::unfold((receiver, Some(walk)), |(mut receiver, walk)| async move {
+            if let Some(offer) = receiver.recv().await {
+                return Some((offer, (receiver, walk)));
+            }
+            // A walk that broke off must not look like the end of the folder.
+            match walk?.await {
+                Ok(()) => None,
+                Err(_) => Some((Err(Error::Pipeline("listing")), (receiver, None))),
+            }
+        })
+        .boxed()
     }
 
     async fn read(&self, item: &SourceItem, max_bytes: u64) -> Result<SourceContent, String> {
-        let path = PathBuf::from(&item.place);
+        let Locator::File(path) = &item.locator else { return Err(not_ours()) };
         if item.bytes > max_bytes {
-            return Err(format!("has {} bytes; at most {max_bytes} are read (`ingest.max_file_bytes`)", item.bytes));
+            return Err(too_large(item.bytes, max_bytes));
         }
-        let work = move || std::fs::read(path).map_err(|error| format!("cannot be read: {}", plain(&error)));
-        let bytes = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
+        let failed = |error: std::io::Error| format!("cannot be read: {}", plain(&error));
+        let file = tokio::fs::File::open(path).await.map_err(failed)?;
+        let mut bytes = Vec::new();
+        let read = file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes).await.map_err(failed)?;
+        if read as u64 > max_bytes {
+            return Err(too_large(read as u64, max_bytes));
+        }
         Ok(SourceContent { bytes, ..SourceContent::default() })
     }
 
     fn is_complete(&self) -> bool {
-        !self.is_file
+        !self.listing.is_file && self.whole.load(Ordering::SeqCst)
     }
 }
 
-/// `No such file or directory` without the number that follows it.
-pub(crate) fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+type Offers = mpsc::Sender<Result<Offer, Error>>;
+
+impl Listing {
+    /// Walks until the end, an error, or until nobody listens.
+    fn walk(&self, offers: &Offers, whole: &AtomicBool) {
+        let (mut found, mut ignored) = (false, false);
+        let entries = WalkDir::new(&self.root).sort_by(|a, b| order(a).cmp(&order(b))).into_iter();
+        for entry in entries.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry)) {
+            let offer = match entry {
+                Ok(entry) if entry.file_type().is_file() => self.offer(&entry),
+                Ok(_) => continue,
+                Err(error) if error.depth() == 0 => Some(Err(refused(&self.place, &walk_reason(&error)))),
+                Err(error) => {
+                    whole.store(false, Ordering::SeqCst);
+                    let place = shown(error.path().unwrap_or(&self.root));
+                    Some(Ok(Offer::Unreadable { place, reason: format!("cannot be opened: {}", walk_reason(&error)) }))
+                }
+            };
+            let Some(offer) = offer else { continue };
+            found |= matches!(offer, Ok(Offer::Item(_) | Offer::Unreadable { .. }));
+            ignored |= matches!(offer, Ok(Offer::Ignored));
+            let is_error = offer.is_err();
+            if offers.blocking_send(offer).is_err() || is_error {
+                return;
+            }
+        }
+        if !found {
+            let nothing = match &self.matcher {
+                Some(_) if !ignored => refused(&self.place, "no file matches the pattern"),
+                _ => Error::Empty { place: self.place.clone(), formats: known_endings() },
+            };
+            if offers.blocking_send(Err(nothing)).is_err() {
+                tracing::debug!("nobody waits for the end of a listing");
+            }
+        }
+    }
+
+    /// What a file is to the pipeline; `None` where the pattern does not mean it.
+    fn offer(&self, entry: &DirEntry) -> Option<Result<Offer, Error>> {
+        let path = entry.path();
+        let below = if self.is_file { Path::new(entry.file_name()) } else { path.strip_prefix(&self.root).unwrap_or(path) };
+        if self.matcher.as_ref().is_some_and(|matcher| !matcher.is_match(below)) {
+            return None;
+        }
+        if parser_for(path).is_none() {
+            return Some(Ok(Offer::Ignored));
+        }
+        let unreadable = |reason: &str| Some(Ok(Offer::Unreadable { place: shown(path), reason: reason.to_owned() }));
+        let parts: Option<Vec<&str>> = below.iter().map(|part| part.to_str()).collect();
+        let Some(parts) = parts else { return unreadable("has a name that is not UTF-8") };
+        let Ok(id) = DocumentId::new(parts.join("/")) else { return unreadable("has a name that is too long or holds control characters") };
+        let absolute = if self.is_file { self.absolute.clone() } else { self.absolute.join(below) };
+        Some(Ok(Offer::Item(SourceItem {
+            name: parts.last().copied().unwrap_or_default().to_owned(),
+            place: shown(path),
+            url: format!("file://{}", url_path(&absolute.to_string_lossy())),
+            bytes: entry.metadata().map_or(0, |metadata| metadata.len()),
+            version: None,
+            locator: Locator::File(path.to_owned()),
+            id,
+        })))
+    }
+}
+
+/// Sorts the entries of a folder as the ids below them sort: a folder's name ends with `/`.
+fn order(entry: &DirEntry) -> Vec<u8> {
+    let mut key = entry.file_name().as_encoded_bytes().to_vec();
+    if entry.file_type().is_dir() {
+        key.push(b'/');
+    }
+    key
+}
+
+fn is_hidden(entry: &DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
+fn walk_reason(error: &walkdir::Error) -> String {
+    error.io_error().map_or_else(|| error.to_string(), plain)
+}
+
+/// A path as part of an address.
+pub(crate) fn url_path(path: &str) -> String {
+    path.replace('%', "%25").replace(' ', "%20").replace('#', "%23").replace('?', "%3F")
 }

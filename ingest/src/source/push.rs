@@ -1,4 +1,4 @@
-use super::{Offer, Source, SourceContent, SourceItem};
+use super::{Locator, Offer, Source, SourceContent, SourceItem};
 use crate::Error;
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -37,6 +37,7 @@ impl Source for PushedDocument {
             url: if self.url.is_empty() { id.to_owned() } else { self.url.clone() },
             bytes: self.bytes.len() as u64,
             version: None,
+            locator: Locator::Given,
         };
         stream::once(std::future::ready(Ok(Offer::Item(item)))).boxed()
     }
