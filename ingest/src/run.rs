@@ -5,8 +5,7 @@
 
 use crate::Error;
 use crate::chunk::{ChunkSettings, chunk_document};
-use crate::decode::decode;
-use crate::parse::parser_for;
+use crate::parse::{Limits, parser_for};
 use crate::plan::{Decision, decide};
 use crate::report::{Progress, Rejection, Report, Stage};
 use crate::source::{SourceFile, list_files, plain};
@@ -360,7 +359,7 @@ fn prepare(context: &ParseContext, file: &SourceFile) -> Result<Parsed, String> 
         return Ok(Parsed::Unchanged(id, file.bytes.max(1)));
     }
     let parser = parser_for(&file.path).ok_or_else(|| "has an ending that is not read".to_owned())?;
-    let parsed = (parser.parse)(&decode(&bytes)?)?;
+    let parsed = parser.parse(&bytes, &Limits::default())?;
     if parsed.text.trim().is_empty() {
         return Err("holds no text".to_owned());
     }
