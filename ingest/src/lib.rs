@@ -1,4 +1,4 @@
-//! Documents in, searchable chunks out: source -> parse -> chunk -> embed -> store.
+//! Documents in, searchable chunks out: source -> extract (parse) -> chunk -> embed -> store.
 //!
 //! A document that cannot be read or parsed is rejected with a reason and costs only itself; documents in and documents in the report add up.
 //! Unchanged documents cost no embedding call and no write. This crate never answers a question.
@@ -7,6 +7,7 @@
 mod chunk;
 mod decode;
 mod error;
+pub mod extract;
 pub mod parse;
 mod plan;
 mod report;
