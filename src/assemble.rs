@@ -186,7 +186,7 @@ impl Library {
             megabytes => Some(Arc::new(EmbeddingCache::open(&self.directory, megabytes << 20).await?)),
         };
         let batcher = Arc::new(Batcher::new(self.embedder.clone(), pace));
-        Ok(Ingester::new(self.index.clone(), batcher, self.sparse.clone(), self.catalog.clone(), cache))
+        Ok(Ingester::new(extractor(config)?, self.index.clone(), batcher, self.sparse.clone(), self.catalog.clone(), cache))
     }
 
     /// Search with these parts, after a check that the collection is there and was built with the same embedders.

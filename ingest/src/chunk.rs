@@ -1,12 +1,12 @@
 //! Text to chunks, sized in the embedder's own tokens.
 
-use crate::parse::{Parsed, Shape};
+use crate::parse::{CodeLanguage, PageStart, Parsed, Shape};
 use groundtone_prompt::CountTokens;
 use groundtone_types::{Chunk, ContentHash, DocumentId, Parent, Span};
 use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, TagEnd};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter};
+use text_splitter::{ChunkConfig, ChunkSizer, CodeSplitter, MarkdownSplitter, TextSplitter};
 
 /// Changed whenever the rules below change, so that documents are cut again.
 const RULES: &str = "chunk-3";
@@ -149,6 +149,7 @@ pub fn chunk_document(origin: Origin<'_>, parsed: &Parsed, settings: ChunkSettin
             sections(text).into_iter().flat_map(of_section).collect()
         }
         Shape::Text => cutter.pieces(Splitting::Text, 0..text.len(), &[]),
+        Shape::Code(language) => cutter.pieces(Splitting::Code(language), 0..text.len(), &[]),
         Shape::Rows => {
             let rows = rows(text, settings.max_tokens.min(ROW_TOKENS), &sizer).into_iter();
             rows.map(|span| Piece { span, heading_path: Vec::new(), parent: None }).collect()
@@ -165,7 +166,7 @@ pub fn chunk_document(origin: Origin<'_>, parsed: &Parsed, settings: ChunkSettin
             heading_path,
             title: origin.title.to_owned(),
             url: origin.url.to_owned(),
-            page: None,
+            page: page_at(&parsed.pages, span.start),
             parent: parent.map(|span| Parent { text: text[span.clone()].to_owned(), span: Span { start: span.start, end: span.end } }),
         };
         Cut { chunk, tokens: sizer.size(&text[span]) }
@@ -173,11 +174,18 @@ pub fn chunk_document(origin: Origin<'_>, parsed: &Parsed, settings: ChunkSettin
     pieces.into_iter().filter(|piece: &Piece| !text[piece.span.clone()].trim().is_empty()).enumerate().map(cut).collect()
 }
 
+/// The page on which a byte of the text stands.
+fn page_at(pages: &[PageStart], at: usize) -> Option<u32> {
+    let after = pages.partition_point(|page| page.start <= at);
+    Some(pages.get(after.checked_sub(1)?)?.number)
+}
+
 /// How a stretch is split.
 #[derive(Clone, Copy)]
 enum Splitting {
     Markdown,
     Text,
+    Code(CodeLanguage),
 }
 
 struct Cutter<'a> {
@@ -214,6 +222,11 @@ impl Cutter<'_> {
         match splitting {
             Splitting::Markdown => MarkdownSplitter::new(config).chunk_indices(text).map(place).collect(),
             Splitting::Text => TextSplitter::new(config).chunk_indices(text).map(place).collect(),
+            Splitting::Code(language) => match CodeSplitter::new(language.grammar(), config) {
+                Ok(splitter) => splitter.chunk_indices(text).map(place).collect(),
+                // A grammar older than the parser; a test holds that there is none.
+                Err(_) => self.split(Splitting::Text, start..start + text.len(), max_tokens, overlap),
+            },
         }
     }
 }
@@ -254,7 +267,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn cut_with(text: &str, shape: Shape, settings: ChunkSettings) -> Vec<Chunk> {
-        let parsed = Parsed { title: None, text: text.to_owned(), shape };
+        let parsed = Parsed { title: None, text: text.to_owned(), shape, pages: Vec::new() };
         let id = DocumentId::new("a.md").unwrap();
         let origin = Origin { document: &id, title: "A", url: "file:///a.md" };
         let cuts = chunk_document(origin, &parsed, settings, &*OpenAiTokens::for_model("gpt-4o"));
@@ -314,10 +327,27 @@ mod tests {
         assert_eq!(chunks.last().unwrap().parent, None, "a section that is one chunk is its own parent");
     }
 
+    #[test]
+    fn a_chunk_says_on_which_page_it_begins() {
+        let pages = vec![PageStart { number: 1, start: 0 }, PageStart { number: 2, start: 30 }, PageStart { number: 3, start: 60 }];
+        let seen: Vec<Option<u32>> = [0, 29, 30, 59, 60, 900].iter().map(|&at| page_at(&pages, at)).collect();
+        assert_eq!(seen, [Some(1), Some(1), Some(2), Some(2), Some(3), Some(3)]);
+        assert_eq!(page_at(&[], 5), None);
+    }
+
+    #[test]
+    fn code_is_cut_between_its_functions() {
+        let function = |name: &str| format!("fn {name}(price: u32) -> u32 {{\n    let tax = price / 5;\n    price + tax\n}}");
+        let text = ["first", "second", "third"].map(function).join("\n\n");
+        let chunks = cut(&text, Shape::Code(CodeLanguage::Rust), 40);
+        let seen: Vec<&str> = chunks.iter().map(|chunk| chunk.text.as_str()).collect();
+        assert_eq!(seen, ["first", "second", "third"].map(function));
+    }
+
     proptest! {
         #[test]
-        fn spans_give_the_text_back_and_chunks_fit(text in "([a-zäß ]{0,12}|[.\n#]|\n\n|# |- |検索|🚲|`|\\||[0-9]){0,60}", max_tokens in 4usize..40, shape in 0..3) {
-            let shape = [Shape::Markdown, Shape::Text, Shape::Rows][shape as usize];
+        fn spans_give_the_text_back_and_chunks_fit(text in "([a-zäß ]{0,12}|[.\n#]|\n\n|# |- |検索|🚲|`|\\||[0-9]){0,60}", max_tokens in 4usize..40, shape in 0..4) {
+            let shape = [Shape::Markdown, Shape::Text, Shape::Rows, Shape::Code(CodeLanguage::Python)][shape as usize];
             let tokens = OpenAiTokens::for_model("gpt-4o");
             for (ordinal, chunk) in cut(&text, shape, max_tokens).iter().enumerate() {
                 prop_assert_eq!(&text[chunk.span.start..chunk.span.end], chunk.text.as_str());
@@ -329,8 +359,8 @@ mod tests {
         }
 
         #[test]
-        fn no_letter_is_lost(text in "([a-z ]{0,12}|[.\n#]|\n\n|- |[0-9]){0,60}", shape in 1..3) {
-            let shape = [Shape::Markdown, Shape::Text, Shape::Rows][shape as usize];
+        fn no_letter_is_lost(text in "([a-z ]{0,12}|[.\n#]|\n\n|- |[0-9]){0,60}", shape in 1..4) {
+            let shape = [Shape::Markdown, Shape::Text, Shape::Rows, Shape::Code(CodeLanguage::Rust)][shape as usize];
             let letters = |s: &str| s.chars().filter(|c| !c.is_whitespace()).collect::<String>();
             let together: String = cut(&text, shape, 16).iter().map(|chunk| letters(&chunk.text)).collect();
             prop_assert_eq!(together, letters(&text));

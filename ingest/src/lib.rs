@@ -1,4 +1,4 @@
-//! Documents in, searchable chunks out: source -> parse -> chunk -> embed -> store.
+//! Documents in, searchable chunks out: source -> extract (parse) -> chunk -> embed -> store.
 //!
 //! A document that cannot be read or parsed is rejected with a reason and costs only itself; documents in and documents in the report add up.
 //! Unchanged documents cost no embedding call and no write; of a changed one only the chunks that changed are embedded. This crate never answers a question.
@@ -8,6 +8,7 @@ mod chunk;
 mod decode;
 mod embed;
 mod error;
+pub mod extract;
 mod fsck;
 pub mod parse;
 mod plan;

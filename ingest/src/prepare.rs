@@ -1,8 +1,7 @@
 //! Offers to documents ready for the embedder: read, decoded, parsed, cut. Each within its limits, several at once, in the order of the offers.
 
 use crate::chunk::{Cut, Origin, chunk_document};
-use crate::decode::decode;
-use crate::parse::parser_for;
+use crate::extract::Extractor;
 use crate::plan::{Decision, Known, decide};
 use crate::report::Rejection;
 use crate::run::IngestSettings;
@@ -10,7 +9,6 @@ use crate::source::{Offer, Source, SourceContent, SourceItem, url_path};
 use groundtone_catalog::{Catalog, DocumentRecord};
 use groundtone_prompt::CountTokens;
 use groundtone_types::{ContentHash, DocumentId};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,6 +54,7 @@ pub(crate) struct Spent {
 /// What every offer is prepared with.
 pub(crate) struct Preparer<'a> {
     pub(crate) source: &'a dyn Source,
+    pub(crate) extractor: &'a Extractor,
     pub(crate) catalog: &'a Catalog,
     pub(crate) settings: &'a IngestSettings,
     pub(crate) tokens: Arc<dyn CountTokens>,
@@ -123,29 +122,26 @@ impl Preparer<'_> {
         Ok(Step::Ready(Box::new(prepared)))
     }
 
-    /// Decodes, parses and cuts on a blocking thread. A panic or a hang in one document costs that document.
+    /// Text out of the bytes, and chunks out of the text. Whatever happens in there costs this document only.
     async fn cut(&self, item: &SourceItem, content: SourceContent, url: String) -> Result<(String, Vec<Cut>), String> {
-        let (id, name, settings, tokens) = (item.id.clone(), item.name.clone(), self.settings.chunks, self.tokens.clone());
-        let work = move || -> Result<(String, Vec<Cut>), String> {
-            // What the source says it is counts for more than its name.
-            let named = content.media_type.as_deref().and_then(name_of_media_type).unwrap_or(&name);
-            let parser = parser_for(Path::new(named)).ok_or_else(|| "has an ending that is not read".to_owned())?;
-            let parsed = (parser.parse)(&decode(&content.bytes)?)?;
-            if parsed.text.trim().is_empty() {
-                return Err("holds no text".to_owned());
-            }
-            let title = content.title.or_else(|| parsed.title.clone()).unwrap_or_else(|| title_from_name(&name));
+        // What the source says it is counts for more than its name.
+        let name = content.media_type.as_deref().and_then(name_of_media_type).unwrap_or(&item.name);
+        let parsed = self.extractor.extract(name, content.bytes).await?;
+        if parsed.text.trim().is_empty() {
+            return Err("holds no text".to_owned());
+        }
+        let title = content.title.or_else(|| parsed.title.clone()).unwrap_or_else(|| title_from_name(&item.name));
+        let (id, settings, tokens) = (item.id.clone(), self.settings.chunks, self.tokens.clone());
+        let work = move || {
             let cuts = chunk_document(Origin { document: &id, title: &title, url: &url }, &parsed, settings, &*tokens);
-            if cuts.is_empty() {
-                return Err("holds headings but no text".to_owned());
-            }
-            Ok((title, cuts))
+            (title, cuts)
         };
         let limit = self.settings.parse_timeout;
         match tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await {
-            Err(_) => Err(format!("was not parsed within {} s", limit.as_secs())),
-            Ok(Err(_)) => Err("made its parser panic".to_owned()),
-            Ok(Ok(result)) => result,
+            Err(_) => Err(format!("was not cut into chunks within {} s", limit.as_secs())),
+            Ok(Err(_)) => Err("could not be cut into chunks; please report it with the file".to_owned()),
+            Ok(Ok((_, cuts))) if cuts.is_empty() => Err("holds headings but no text".to_owned()),
+            Ok(Ok(cut)) => Ok(cut),
         }
     }
 

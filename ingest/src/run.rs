@@ -6,6 +6,7 @@
 use crate::Error;
 use crate::chunk::ChunkSettings;
 use crate::embed::EmbedStage;
+use crate::extract::Extractor;
 use crate::plan::Decision;
 use crate::prepare::{Prepared, Preparer, Spent, Step};
 use crate::publish::Publisher;
@@ -69,6 +70,7 @@ pub struct Ingester {
     pub(crate) index: Arc<dyn VectorIndex>,
     pub(crate) sparse: Arc<dyn SparseEmbedder>,
     pub(crate) catalog: Arc<Catalog>,
+    extractor: Arc<Extractor>,
     cache: Option<Arc<EmbeddingCache>>,
     embed: EmbedStage,
 }
@@ -142,13 +144,14 @@ impl Seen {
 impl Ingester {
     /// Puts the parts together. Without a cache every changed document is embedded whole.
     pub fn new(
+        extractor: Arc<Extractor>,
         index: Arc<dyn VectorIndex>,
         batcher: Arc<Batcher>,
         sparse: Arc<dyn SparseEmbedder>,
         catalog: Arc<Catalog>,
         cache: Option<Arc<EmbeddingCache>>,
     ) -> Self {
-        Self { index, sparse, catalog, embed: EmbedStage::new(batcher, cache.clone()), cache }
+        Self { index, sparse, catalog, extractor, embed: EmbedStage::new(batcher, cache.clone()), cache }
     }
 
     pub(crate) fn tokenizer_id(&self) -> String {
@@ -240,7 +243,7 @@ impl Ingester {
     async fn prepare(&self, source: &dyn Source, run: &Run<'_>, to_embed: mpsc::Sender<Group>) -> Result<Seen, Error> {
         let tokens = self.embed.batcher().embedder().tokens();
         let fingerprint = run.settings.chunks.fingerprint(tokens.id());
-        let preparer = Preparer { source, catalog: &self.catalog, settings: run.settings, tokens, fingerprint };
+        let preparer = Preparer { source, extractor: &self.extractor, catalog: &self.catalog, settings: run.settings, tokens, fingerprint };
         let (to_prepare, offers) = mpsc::channel(LIST_AHEAD);
         let list = async {
             let mut listing = source.offers();

@@ -45,7 +45,7 @@ impl Endpoint {
         &self.base_url
     }
 
-    fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base_url));
         match &self.api_key {
             Some(key) => request.bearer_auth(key.expose_secret()),
@@ -58,7 +58,7 @@ impl Endpoint {
         self.send(self.request(reqwest::Method::POST, path).json(body)).await
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Error> {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Error> {
         let response = tokio::time::timeout(self.first_byte, request.send()).await.map_err(|_| self.timeout(self.first_byte))?;
         let response = response.map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
@@ -74,14 +74,19 @@ impl Endpoint {
     }
 
     /// Reads a whole body, bounded in size and in silence.
-    pub(crate) async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn read(&self, response: reqwest::Response) -> Result<Vec<u8>, Error> {
+        self.read_within(response, BODY_BYTES).await
+    }
+
+    /// The same with its own bound.
+    pub(crate) async fn read_within(&self, mut response: reqwest::Response, most: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         loop {
             let chunk = tokio::time::timeout(self.idle, response.chunk()).await.map_err(|_| self.timeout(self.idle))?;
             match chunk.map_err(|error| self.unreachable(&error))? {
                 None => return Ok(bytes),
-                Some(chunk) if bytes.len() + chunk.len() > BODY_BYTES => {
-                    return Err(self.protocol(format!("its answer is larger than {BODY_BYTES} bytes")));
+                Some(chunk) if bytes.len() + chunk.len() > most => {
+                    return Err(self.protocol(format!("its answer is larger than {most} bytes")));
                 }
                 Some(chunk) => bytes.extend_from_slice(&chunk),
             }

@@ -1,6 +1,7 @@
 //! What Groundtone asks of models, and the clients of model servers over HTTP.
 //!
-//! Texts go in and vectors come out ([`Embedder`]); messages go in and a stream of text comes out ([`ChatModel`]).
+//! Texts go in and vectors come out ([`Embedder`]); messages go in and a stream of text comes out ([`ChatModel`]);
+//! a document goes to an extractor's server and text comes back ([`DocumentExtractor`]).
 //! This crate is the only one that speaks HTTP as a client; it never knows what is asked or why.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
@@ -9,6 +10,7 @@ mod chat;
 mod download;
 mod embeddings;
 mod error;
+mod extract;
 mod http;
 mod web;
 
@@ -17,7 +19,9 @@ pub use chat::{OpenAiChat, stream_chunks};
 pub use download::{DownloadProgress, HubFile, download_from_hub};
 pub use embeddings::OpenAiEmbeddings;
 pub use error::Error;
+pub use extract::{DocumentExtractor, ExtractedDocument, ExtractorKind, Media};
 pub use http::{Endpoint, get_json, install_tls, post_json};
+pub use http::{Endpoint, get_json, post_json};
 pub use web::{WebClient, WebError, WebPage, WebRequest, WebSettings, same_site};
 
 use async_trait::async_trait;

@@ -1,6 +1,7 @@
 //! A scripted model server over real sockets; for tests only.
 //!
-//! [`ScriptedServer`] answers `/v1/chat/completions` and `/v1/embeddings` with what a test put in its script, records every request, and knows when a client left.
+//! [`ScriptedServer`] answers `/v1/chat/completions`, `/v1/embeddings` and the routes of document extractors with what a test put in its script,
+//! records every request, and knows when a client left.
 //! It stands in for a *remote* model where faults and bytes on the wire are tested; answers, training and retrieval are tested with real models.
 //! [`Site`] is a web site and [`Bucket`] an S3 bucket, on loopback ports as well.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fixture that cannot work must fail its test")]
@@ -14,9 +15,9 @@ pub use site::{Page, Site, Visit};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
-use axum::routing::post;
+use axum::routing::{post, put};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -85,8 +86,12 @@ impl ScriptedServer {
 
     async fn start_shared(shared: Shared) -> Self {
         let shared = Arc::new(shared);
-        let app =
-            Router::new().route("/v1/chat/completions", post(chat)).route("/v1/embeddings", post(embeddings)).with_state(shared.clone());
+        let app = Router::new()
+            .route("/v1/chat/completions", post(chat))
+            .route("/v1/embeddings", post(embeddings))
+            .route("/tika", put(extract))
+            .route("/v1/convert/file", post(extract))
+            .with_state(shared.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let base_url = format!("http://{}/v1", listener.local_addr().expect("an address"));
         let stop = CancellationToken::new();
@@ -98,6 +103,11 @@ impl ScriptedServer {
             }
         });
         Self { base_url, shared, stop }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn root(&self) -> &str {
+        self.base_url.trim_end_matches("/v1")
     }
 
     /// Bodies of all chat and embedding requests so far.
@@ -113,6 +123,14 @@ impl ScriptedServer {
     /// How many clients left in the middle of an answer.
     pub fn clients_gone(&self) -> usize {
         self.shared.gone.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    /// The next line of the script; the last one is repeated.
+    fn next_reply(&self) -> Reply {
+        let mut script = self.script.lock().expect("not poisoned");
+        if script.len() > 1 { script.pop_front() } else { script.front().cloned() }.expect("a script")
     }
 }
 
@@ -152,11 +170,7 @@ fn chunk(delta: &Value, finish: &Value) -> Value {
 
 async fn chat(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     shared.requests.lock().expect("not poisoned").push(serde_json::from_slice(&body).expect("a JSON request"));
-    let reply = {
-        let mut script = shared.script.lock().expect("not poisoned");
-        if script.len() > 1 { script.pop_front() } else { script.front().cloned() }.expect("a script")
-    };
-    let (pieces, pause, whole) = match reply {
+    let (pieces, pause, whole) = match shared.next_reply() {
         Reply::Raw(status, media, text) => return respond(StatusCode::from_u16(status).expect("a status"), media, Body::from(text)),
         Reply::Silence => {
             let _watch = Watch { shared, finished: false };
@@ -229,6 +243,22 @@ async fn embeddings(State(shared): State<Arc<Shared>>, body: Bytes) -> Response 
         .collect();
     let answer = json!({"object": "list", "data": data, "model": "scripted", "usage": {"prompt_tokens": 1, "total_tokens": 1}});
     respond(StatusCode::OK, "application/json", Body::from(answer.to_string()))
+}
+
+/// A document extractor: records the request as text and gives the next [`Reply::Raw`].
+async fn extract(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().expect("a text header").to_owned());
+    shared.requests.lock().expect("not poisoned").push(json!({
+        "path": uri.path(),
+        "accept": header("accept"),
+        "content-type": header("content-type"),
+        "content-disposition": header("content-disposition"),
+        "body": String::from_utf8_lossy(&body),
+    }));
+    match shared.next_reply() {
+        Reply::Raw(status, media, text) => respond(StatusCode::from_u16(status).expect("a status"), media, Body::from(text)),
+        _ => std::future::pending().await,
+    }
 }
 
 fn respond(status: StatusCode, media: &str, body: Body) -> Response {

@@ -11,23 +11,27 @@ pub(super) fn parse(source: &str) -> Result<Parsed, String> {
     let mut text = String::with_capacity(source.len() * 2);
     for (row, record) in reader.records().enumerate() {
         let record = record.map_err(|error| format!("row {}: {error}", row + 2))?;
-        let mut first = true;
-        for (column, value) in record.iter().enumerate().filter(|(_, value)| !value.is_empty()) {
-            if !first {
-                text.push_str("; ");
-            }
-            first = false;
-            if let Some(name) = header.get(column).filter(|name| !name.is_empty()) {
-                text.push_str(name);
-                text.push_str(": ");
-            }
-            text.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c }));
-        }
-        if !first {
-            text.push('\n');
-        }
+        push_row(&mut text, record.iter().enumerate().map(|(column, value)| (header.get(column), value)));
     }
-    Ok(Parsed { title: None, text, shape: Shape::Rows })
+    Ok(Parsed { title: None, text, shape: Shape::Rows, pages: Vec::new() })
+}
+
+/// Adds one line of values with their names; empty values are left out, and a row without values is no line.
+pub(super) fn push_row<'a>(text: &mut String, cells: impl Iterator<Item = (Option<&'a str>, &'a str)>) {
+    let start = text.len();
+    for (name, value) in cells.filter(|(_, value)| !value.is_empty()) {
+        if text.len() > start {
+            text.push_str("; ");
+        }
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            text.push_str(name);
+            text.push_str(": ");
+        }
+        text.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    }
+    if text.len() > start {
+        text.push('\n');
+    }
 }
 
 /// The separator that the header line uses most.

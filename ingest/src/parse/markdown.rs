@@ -2,12 +2,12 @@ use super::{Parsed, Shape};
 use crate::chunk::headings;
 
 /// Takes the front matter off; the title is `title:` in it, else the first heading.
-pub(super) fn parse(source: &str) -> Result<Parsed, String> {
+pub(crate) fn parse(source: &str) -> Result<Parsed, String> {
     let (front, body) = split_front_matter(source);
     let from_front =
         front.lines().find_map(|line| line.strip_prefix("title:")).map(|title| title.trim().trim_matches(['"', '\'']).to_owned());
     let title = from_front.filter(|title| !title.is_empty()).or_else(|| headings(body).into_iter().next().map(|heading| heading.text));
-    Ok(Parsed { title, text: body.to_owned(), shape: Shape::Markdown })
+    Ok(Parsed { title, text: body.to_owned(), shape: Shape::Markdown, pages: Vec::new() })
 }
 
 /// YAML between `---` lines at the very start; without an end there is none.
