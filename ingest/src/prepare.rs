@@ -163,6 +163,7 @@ fn name_of_media_type(media_type: &str) -> Option<&'static str> {
         "text/html" | "application/xhtml+xml" => Some("page.html"),
         "text/markdown" => Some("page.md"),
         "text/csv" => Some("page.csv"),
+        "application/pdf" => Some("page.pdf"),
         _ => None,
     }
 }

@@ -1,8 +1,10 @@
 use crate::Global;
 use crate::assemble::{IngestMode, Library, now, settings, source_settings};
 use crate::commands::models::pull;
+use crate::commands::serve::stop_signal;
 use crate::output::{hint, json, line, say, watched};
 use anyhow::Context;
+use futures::StreamExt;
 use groundtone_config::{Config, Engine};
 use groundtone_ingest::{Error, Progress, Report, Stage, source};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -29,6 +31,9 @@ pub(crate) struct Args {
     /// Build the collection anew from nothing
     #[arg(long)]
     full: bool,
+    /// Stay, and follow what changes in the source
+    #[arg(long, conflicts_with_all = ["dry_run", "full"])]
+    watch: bool,
     /// Say what would be done and what it would cost, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -39,8 +44,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let mut flags = Vec::new();
-    flags.extend(args.collection.map(|collection| ("ingest.collection", collection)));
-    flags.extend(args.url_prefix.map(|prefix| ("ingest.url_prefix", prefix)));
+    flags.extend(args.collection.clone().map(|collection| ("ingest.collection", collection)));
+    flags.extend(args.url_prefix.clone().map(|prefix| ("ingest.url_prefix", prefix)));
     let config = settings(global, &flags)?;
     if args.source.is_some() && args.locations.len() > 1 {
         return Err(hint("--source names one source, but several locations are given", "run one command for each"));
@@ -49,6 +54,9 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
         pull(&config, std::slice::from_ref(&config.embedder.model)).await?;
     }
     let library = Library::open(&config, "groundtone ingest").await?;
+    if args.watch {
+        return follow(global, &config, &library, &args).await;
+    }
     let mut mode = IngestMode { prune: args.prune, full: args.full, dry_run: args.dry_run };
     for location in &args.locations {
         let report = ingest(&config, &library, location, args.source.as_deref(), mode).await?;
@@ -60,6 +68,28 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
         mode.full = false;
     }
     Ok(())
+}
+
+/// Ingests whenever the source says that something changed, until Ctrl-C. A run that fails is said and tried again at the next change.
+async fn follow(global: &Global, config: &Config, library: &Library, args: &Args) -> anyhow::Result<()> {
+    let [location] = args.locations.as_slice() else {
+        return Err(hint("--watch follows one source, but several locations are given", "run one command for each"));
+    };
+    let mut changes = source::watch(location, &source_settings(config)?)?;
+    let stop = stop_signal()?;
+    tokio::pin!(stop);
+    let mode = IngestMode { prune: args.prune, ..IngestMode::default() };
+    loop {
+        match ingest(config, library, location, args.source.as_deref(), mode).await {
+            Ok(report) if report.new + report.changed + report.removed + report.rejected.len() > 0 => show(&report, global.json)?,
+            Ok(_) => {}
+            Err(error) => say(format!("error: {error:#}")),
+        }
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            change = changes.next() => if change.is_none() { return Ok(()) },
+        }
+    }
 }
 
 /// What a source is called where nobody named it: a path on this machine by its full path, everything else as it was given.

@@ -21,7 +21,6 @@ pub use embeddings::OpenAiEmbeddings;
 pub use error::Error;
 pub use extract::{DocumentExtractor, ExtractedDocument, ExtractorKind, Media};
 pub use http::{Endpoint, get_json, install_tls, post_json};
-pub use http::{Endpoint, get_json, post_json};
 pub use web::{WebClient, WebError, WebPage, WebRequest, WebSettings, same_site};
 
 use async_trait::async_trait;

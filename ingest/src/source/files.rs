@@ -1,9 +1,9 @@
 //! Folders, single files and patterns.
 
 use super::glob::Pattern;
-use super::{Locator, Offer, Source, SourceContent, SourceItem, not_ours, plain, refused, shown, too_large};
+use super::{Endings, Locator, Offer, Source, SourceContent, SourceItem, SourceSettings, not_ours, plain, refused, shown, too_large};
 use crate::Error;
-use crate::parse::{known_endings, parser_for};
+use crate::parse::known_endings;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use globset::GlobMatcher;
@@ -34,21 +34,22 @@ struct Listing {
     absolute: PathBuf,
     is_file: bool,
     matcher: Option<GlobMatcher>,
+    endings: Endings,
 }
 
 impl FileSource {
     /// A folder or a file that is there.
-    pub(super) fn open(root: &Path) -> Result<Self, Error> {
-        Self::new(shown(root), root, None)
+    pub(super) fn open(root: &Path, settings: &SourceSettings) -> Result<Self, Error> {
+        Self::new(shown(root), root, None, settings)
     }
 
     /// The files below a pattern's folder that match it.
-    pub(super) fn matching(whole: &Path, pattern: &Pattern) -> Result<Self, Error> {
+    pub(super) fn matching(whole: &Path, pattern: &Pattern, settings: &SourceSettings) -> Result<Self, Error> {
         let matcher = pattern.matcher().map_err(|reason| refused(&shown(whole), &reason))?;
-        Self::new(shown(whole), &pattern.root, Some(matcher))
+        Self::new(shown(whole), &pattern.root, Some(matcher), settings)
     }
 
-    fn new(place: String, root: &Path, matcher: Option<GlobMatcher>) -> Result<Self, Error> {
+    fn new(place: String, root: &Path, matcher: Option<GlobMatcher>, settings: &SourceSettings) -> Result<Self, Error> {
         let facts = std::fs::metadata(root).and_then(|metadata| Ok((metadata.is_file(), root.canonicalize()?)));
         let (is_file, absolute) = facts.map_err(|error| match matcher {
             Some(_) => refused(&place, &format!("{}: {}", shown(root), plain(&error))),
@@ -60,7 +61,7 @@ impl FileSource {
         if is_file && root.file_name().and_then(|name| name.to_str()).is_none() {
             return Err(refused(&place, "its name is not UTF-8"));
         }
-        let listing = Listing { place, root: root.to_owned(), absolute, is_file, matcher };
+        let listing = Listing { place, root: root.to_owned(), absolute, is_file, matcher, endings: settings.extra_endings.clone() };
         Ok(Self { listing, whole: Arc::new(AtomicBool::new(true)) })
     }
 }
@@ -150,7 +151,7 @@ impl Listing {
         if self.matcher.as_ref().is_some_and(|matcher| !matcher.is_match(below)) {
             return None;
         }
-        if parser_for(path).is_none() {
+        if !self.endings.reads(path) {
             return Some(Ok(Offer::Ignored));
         }
         let unreadable = |reason: &str| Some(Ok(Offer::Unreadable { place: shown(path), reason: reason.to_owned() }));

@@ -13,7 +13,7 @@ mod watch;
 mod web;
 
 pub use push::{PUSH, PushedDocument};
-pub use settings::SourceSettings;
+pub use settings::{Endings, SourceSettings};
 pub use watch::{Changes, watch};
 
 pub(crate) use files::url_path;
@@ -135,8 +135,8 @@ fn local(path: &Path, settings: &SourceSettings) -> Result<Box<dyn Source>, Erro
     let records = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("jsonl") || ending.eq_ignore_ascii_case("ndjson"));
     match (std::fs::metadata(path), glob::split(path)) {
         (Ok(metadata), _) if metadata.is_file() && records => Ok(Box::new(RecordSource::file(path, settings))),
-        (Ok(_), _) => Ok(Box::new(FileSource::open(path)?)),
-        (Err(_), Some(pattern)) => Ok(Box::new(FileSource::matching(path, &pattern)?)),
+        (Ok(_), _) => Ok(Box::new(FileSource::open(path, settings)?)),
+        (Err(_), Some(pattern)) => Ok(Box::new(FileSource::matching(path, &pattern, settings)?)),
         (Err(error), None) => Err(refused(&shown(path), &plain(&error))),
     }
 }

@@ -1,8 +1,8 @@
 //! Buckets of an S3-compatible store.
 
-use super::{Locator, Offer, Source, SourceContent, SourceItem, SourceSettings, not_ours, refused, too_large};
+use super::{Endings, Locator, Offer, Source, SourceContent, SourceItem, SourceSettings, not_ours, refused, too_large};
 use crate::Error;
-use crate::parse::{known_endings, parser_for};
+use crate::parse::known_endings;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use groundtone_types::DocumentId;
@@ -27,6 +27,7 @@ pub(super) struct ObjectSource {
     store: AmazonS3,
     bucket: String,
     prefix: Path,
+    endings: Endings,
     /// The prefix turned out to be one object.
     is_object: AtomicBool,
 }
@@ -41,7 +42,7 @@ impl ObjectSource {
         }
         let prefix = Path::parse(prefix).map_err(|error| refused(&place, &error.to_string()))?;
         let store = store(bucket, settings).map_err(|error| refused(&place, &reason(&error)))?;
-        Ok(Self { store, bucket: bucket.to_owned(), prefix, is_object: AtomicBool::new(false) })
+        Ok(Self { store, bucket: bucket.to_owned(), prefix, endings: settings.extra_endings.clone(), is_object: AtomicBool::new(false) })
     }
 
     fn place(&self, key: &str) -> String {
@@ -58,7 +59,7 @@ impl ObjectSource {
         if below.is_empty() || below.split('/').any(|part| part.starts_with('.')) {
             return None;
         }
-        if parser_for(std::path::Path::new(below)).is_none() {
+        if !self.endings.reads(std::path::Path::new(below)) {
             return Some(Offer::Ignored);
         }
         let place = self.place(key);
@@ -85,7 +86,7 @@ impl ObjectSource {
     async fn single(&self) -> Result<ObjectMeta, Error> {
         let nothing = || Error::Empty { place: self.place(self.prefix.as_ref()), formats: known_endings() };
         if self.is_object.load(Ordering::SeqCst)
-            || self.prefix.filename().is_none_or(|name| parser_for(std::path::Path::new(name)).is_none())
+            || self.prefix.filename().is_none_or(|name| !self.endings.reads(std::path::Path::new(name)))
         {
             return Err(nothing());
         }

@@ -1,9 +1,30 @@
+use crate::parse::{ending_of, parser_for};
 use secrecy::SecretString;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// File endings in lower case, without the dot.
+#[derive(Debug, Clone, Default)]
+pub struct Endings(Arc<[String]>);
+
+impl Endings {
+    /// These endings, beside those of our own parsers.
+    pub fn new(endings: impl IntoIterator<Item = String>) -> Self {
+        Self(endings.into_iter().collect())
+    }
+
+    /// Whether a file's ending is one that is read.
+    pub(super) fn reads(&self, path: &Path) -> bool {
+        parser_for(path).is_some() || ending_of(path).is_some_and(|ending| self.0.contains(&ending))
+    }
+}
 
 /// What sources are told; the keys of `[sources]` in the configuration, with secrets already looked up.
 #[derive(Debug, Clone)]
 pub struct SourceSettings {
+    /// Endings that are read beside those of our own parsers: an extractor's server takes them.
+    pub extra_endings: Endings,
     /// Hosts that web sources may reach on a private network.
     pub allow_private_hosts: Vec<String>,
     /// Most pages of one sitemap source.
@@ -34,6 +55,7 @@ impl Default for SourceSettings {
     /// The configuration's defaults.
     fn default() -> Self {
         Self {
+            extra_endings: Endings::default(),
             allow_private_hosts: Vec::new(),
             web_max_pages: 10_000,
             web_timeout: Duration::from_secs(30),

@@ -1,0 +1,134 @@
+"""Measures ingestion. Each part prints one JSON line; `--parts` chooses.
+
+    ./gt bench ingest --corpus FOLDER_OF_MARKDOWN [--parts null,latency,local,sync,kill,peers]
+
+null     MB/s of Markdown into chunks, with an instant embedder and a store that keeps nothing
+latency  share of a remote embedder's ceiling (64 texts a call, 4 calls at once, 100 ms each)
+local    share of the local embedder's own throughput on the same texts
+sync     10,000 documents: first run, no-op run, one percent changed, through the real binary
+kill     kill -9 at random instants of an ingest, then a run to the end and fsck
+peers    LangChain and LlamaIndex beside us: one corpus, one embedding endpoint (needs their packages: see PEERS)
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SEED = 20261125
+
+
+def run(command, **options):
+    began = time.time()
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        sys.exit(f"{command}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1]), time.time() - began
+
+
+def say(part, **figures):
+    print(json.dumps({"part": part, **{key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()}}), flush=True)
+
+
+def environment(**more):
+    return {**os.environ, "GROUNDTONE_OFFLINE": "1", **more}
+
+
+def pipeline(arguments, mode, *rest):
+    target = Path(arguments.binary).parent
+    result, _ = run([str(target / "examples/pipeline"), mode, str(arguments.corpus), *rest], env=environment(GROUNDTONE_MODELS_DIRECTORY=arguments.models))
+    report = result.pop("report")
+    say(mode, **result, documents=report["found"], chunks=report["chunks"], megabytes=report["bytes"] / 1e6, stages=report["stages"])
+
+
+def make_documents(folder, count):
+    """Short pages, so that the embedder does not take all day: the store and the ledger are what is measured."""
+    for number in range(count):
+        place = folder / f"shelf-{number // 500}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"part-{number}.md").write_text(f"# Part {number}\n\nPart {number} fits model {number % 97} and costs {number % 51} euro.\n")
+
+
+def sync(arguments):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        documents = folder / "documents"
+        make_documents(documents, arguments.documents)
+        command = [arguments.binary, "ingest", str(documents), "--data", str(folder / "data"), "--json"]
+        for step in ("first run", "no-op", "1 % changed", "no-op again"):
+            if step == "1 % changed":
+                for number in random.Random(SEED).sample(range(arguments.documents), arguments.documents // 100):
+                    page = documents / f"shelf-{number // 500}" / f"part-{number}.md"
+                    page.write_text(page.read_text() + "\nIt was changed.\n")
+            report, seconds = run(command, env=environment(), cwd=folder)
+            keys = ("new", "changed", "unchanged", "chunks", "embedded", "embed_calls")
+            say("sync", step=step, seconds=seconds, **{key: report[key] for key in keys}, stages=report["stages"])
+
+
+def kill(arguments):
+    rng = random.Random(SEED)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        documents = folder / "documents"
+        make_documents(documents, 1500)
+        command = [arguments.binary, "ingest", str(documents), "--data", str(folder / "data"), "--json"]
+        slowest_resume = 0.0
+        for _ in range(arguments.kills):
+            for number in rng.sample(range(1500), 40):
+                page = documents / f"shelf-{number // 500}" / f"part-{number}.md"
+                page.write_text(f"# Part {number}\n\nPart {number} costs {rng.randrange(1000)} euro since today.\n")
+            process = subprocess.Popen(command, env=environment(), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(rng.uniform(0.05, arguments.longest))
+            process.kill()
+            process.wait()
+        began = time.time()
+        report, _ = run(command, env=environment(), cwd=folder)
+        slowest_resume = max(slowest_resume, time.time() - began - report["seconds"])
+        again, _ = run(command, env=environment(), cwd=folder)
+        drift, _ = run([arguments.binary, "fsck", "--data", str(folder / "data"), "--json"], env=environment(), cwd=folder)
+        say("kill", kills=arguments.kills, documents=report["found"], unchanged_afterwards=again["unchanged"], orphans=drift["orphans"],
+            incomplete=len(drift["incomplete"]), points=drift["points"], seconds_before_resuming=slowest_resume)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--corpus", type=Path, default=ROOT / "samples/kettlewren/documents")
+    parser.add_argument("--models", default=str(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "groundtone/models"))
+    parser.add_argument("--parts", default="null,latency,local,sync,kill")
+    parser.add_argument("--documents", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--longest", type=float, default=3.0, help="latest instant of a kill, in seconds after the start")
+    arguments = parser.parse_args()
+    parts = arguments.parts.split(",")
+    if {"null", "latency", "local"} & set(parts):
+        subprocess.run(["cargo", "build", "--release", "--locked", "--workspace", "--examples", "--quiet"], cwd=ROOT, check=True)
+    say("machine", cores=os.cpu_count(), load_average=os.getloadavg()[0])
+    for part in parts:
+        if part == "null":
+            pipeline(arguments, "null")
+        elif part == "latency":
+            pipeline(arguments, "latency", "100")
+        elif part == "local":
+            pipeline(arguments, "local")
+        elif part == "sync":
+            sync(arguments)
+        elif part == "kill":
+            kill(arguments)
+        elif part == "peers":
+            from ingest_peers import compare
+
+            compare(arguments, say)
+        else:
+            sys.exit(f"there is no part `{part}`")
+
+
+if __name__ == "__main__":
+    main()
