@@ -5,14 +5,16 @@ use crate::output::hint;
 use anyhow::Context;
 use groundtone_answer::{Answerer, Assistant};
 use groundtone_catalog::{Catalog, DataDirectory};
-use groundtone_config::{Config, Engine, LogFormat, RetrievalMode};
+use groundtone_config::{Config, Engine, ExtractorKind, LogFormat, RetrievalMode};
 use groundtone_index::{SparseEmbedder, VectorIndex};
 use groundtone_index_edge::{Bm25, EdgeIndex, EdgeSettings};
 use groundtone_index_qdrant::{QdrantIndex, QdrantSettings};
+use groundtone_ingest::extract::{Extractor, ExtractorSettings, RemoteExtractor, WorkerCommand};
+use groundtone_ingest::parse::Limits;
 use groundtone_ingest::{ChunkSettings, IngestSettings, Ingester};
 use groundtone_local::{FetchPolicy, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
 use groundtone_prompt::{PromptContract, TemplateVersion};
-use groundtone_provider::{ChatModel, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Sampling};
+use groundtone_provider::{ChatModel, DocumentExtractor, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Sampling};
 use groundtone_retrieval::{Mode, Retriever, Settings};
 use groundtone_types::Tenant;
 use std::path::Path;
@@ -21,6 +23,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Queries of the embedded index that run at the same time.
 const PARALLEL_QUERIES: usize = 8;
+/// Longest wait for a connection to an extractor's server.
+const CONNECT: Duration = Duration::from_secs(5);
 const PULL: &str = "run `groundtone models pull`";
 
 /// Settings with the command line's flags on top, and logging switched on.
@@ -146,6 +150,35 @@ pub(crate) async fn index(config: &Config, directory: &DataDirectory) -> anyhow:
     let key = groundtone_config::secret("store.api_key_env", &config.store.api_key_env)?;
     let index = QdrantIndex::connect(&config.store.url, key, QdrantSettings { timeout }).await;
     Ok(Arc::new(index.map_err(|error| hint(error, "start Qdrant, correct `store.url`, or leave it empty for the embedded index"))?))
+}
+
+/// The extractor of the settings; its workers are this same program.
+pub(crate) fn extractor(config: &Config) -> anyhow::Result<Extractor> {
+    let settings = &config.ingest;
+    let timeout = Duration::from_secs(settings.parse_timeout_seconds);
+    let limits = Limits::default();
+    let kind = match settings.extractor_kind {
+        ExtractorKind::None => None,
+        ExtractorKind::Tika => Some(groundtone_provider::ExtractorKind::Tika),
+        ExtractorKind::Docling => Some(groundtone_provider::ExtractorKind::Docling),
+    };
+    let remote = match kind {
+        None => None,
+        Some(kind) => {
+            let endpoint = Endpoint::new(&settings.extractor_url, None, CONNECT, timeout, timeout)?;
+            let most = usize::try_from(limits.max_text_bytes).unwrap_or(usize::MAX);
+            Some(RemoteExtractor { client: DocumentExtractor::new(endpoint, kind, most), endings: settings.extractor_endings.clone() })
+        }
+    };
+    let program = std::env::current_exe().context("finding our own program, to start extract workers")?;
+    Ok(Extractor::new(ExtractorSettings {
+        worker: Some(WorkerCommand { program, args: vec!["extract-worker".into()] }),
+        workers: settings.extract_workers,
+        timeout,
+        memory_bytes: settings.extract_memory_mb << 20,
+        limits,
+        remote,
+    }))
 }
 
 /// A data directory with the parts that ingest and search need.

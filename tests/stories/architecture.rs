@@ -63,6 +63,9 @@ fn what_one_room_knows_no_other_names() {
     let only = [
         ("axum", &["crates/server", "crates/testkit", "crates/local/tests"][..]),
         ("reqwest", &["crates/provider"]),
+        ("pdf_oxide", &["ingest"]),
+        ("undoc", &["ingest"]),
+        ("calamine", &["ingest"]),
         ("qdrant_client", &["crates/index-qdrant"]),
         ("qdrant_edge", &["crates/index-edge", "crates/index-qdrant/tests"]),
         ("std::env::var", &["crates/config", "tests", "crates/index-edge/tests", "crates/index-qdrant/tests", "crates/local/tests"]),

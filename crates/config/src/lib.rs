@@ -182,6 +182,18 @@ mod tests {
                 "`server.host` in groundtone.toml: listening beyond this machine needs `server.api_key_sha256`",
             ),
             ("[chat]\nkind = \"openai\"", "`chat.url` in groundtone.toml: `chat.kind = \"openai\"` needs the server's base URL"),
+            (
+                "[ingest]\nextractor_kind = \"tika\"",
+                "`ingest.extractor_url` in groundtone.toml: `ingest.extractor_kind` needs the server's base URL",
+            ),
+            (
+                "[ingest]\nextractor_kind = \"tika\"\nextractor_url = \"http://t\"\nextractor_endings = [\".doc\"]",
+                "`ingest.extractor_endings` in groundtone.toml: `.doc` must be a file ending in lower case without its dot",
+            ),
+            (
+                "[ingest]\nextractor_endings = [\"doc\"]",
+                "`ingest.extractor_kind` in groundtone.toml: must be \"tika\" or \"docling\" where a server or its endings are named",
+            ),
             ("[store]\nurl = \"localhost:6334\"", "`store.url` in groundtone.toml: must begin with http:// or https://"),
         ];
         for (text, sentence) in cases {
