@@ -5,14 +5,19 @@ use crate::output::hint;
 use anyhow::Context;
 use groundtone_answer::{Answerer, Assistant};
 use groundtone_catalog::{Catalog, DataDirectory, EmbeddingCache};
-use groundtone_config::{Config, Engine, LogFormat, RetrievalMode};
+use groundtone_config::{Config, Engine, ExtractorKind, LogFormat, RetrievalMode};
 use groundtone_index::{SparseEmbedder, VectorIndex};
 use groundtone_index_edge::{Bm25, EdgeIndex, EdgeSettings};
 use groundtone_index_qdrant::{QdrantIndex, QdrantSettings};
+use groundtone_ingest::extract::{Extractor, ExtractorSettings, RemoteExtractor, WorkerCommand};
+use groundtone_ingest::parse::Limits;
+use groundtone_ingest::source::Endings;
 use groundtone_ingest::{ChunkSettings, IngestSettings, Ingester, SourceSettings};
 use groundtone_local::{FetchPolicy, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
 use groundtone_prompt::{PromptContract, TemplateVersion};
-use groundtone_provider::{Batcher, CallLimits, ChatModel, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Pace, Sampling};
+use groundtone_provider::{
+    Batcher, CallLimits, ChatModel, DocumentExtractor, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Pace, Sampling,
+};
 use groundtone_retrieval::{Mode, Retriever, Settings};
 use groundtone_types::Tenant;
 use std::path::Path;
@@ -21,6 +26,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Queries of the embedded index that run at the same time.
 const PARALLEL_QUERIES: usize = 8;
+/// Longest wait for a connection to an extractor's server.
+const CONNECT: Duration = Duration::from_secs(5);
 const PULL: &str = "run `groundtone models pull`";
 
 /// Settings with the command line's flags on top, and logging switched on.
@@ -149,6 +156,35 @@ pub(crate) async fn index(config: &Config, directory: &DataDirectory) -> anyhow:
     Ok(Arc::new(index.map_err(|error| hint(error, "start Qdrant, correct `store.url`, or leave it empty for the embedded index"))?))
 }
 
+/// The extractor of the settings; its workers are this same program.
+pub(crate) fn extractor(config: &Config) -> anyhow::Result<Extractor> {
+    let settings = &config.ingest;
+    let timeout = Duration::from_secs(settings.parse_timeout_seconds);
+    let limits = Limits::default();
+    let kind = match settings.extractor_kind {
+        ExtractorKind::None => None,
+        ExtractorKind::Tika => Some(groundtone_provider::ExtractorKind::Tika),
+        ExtractorKind::Docling => Some(groundtone_provider::ExtractorKind::Docling),
+    };
+    let remote = match kind {
+        None => None,
+        Some(kind) => {
+            let endpoint = Endpoint::new(&settings.extractor_url, None, CONNECT, timeout, timeout)?;
+            let most = usize::try_from(limits.max_text_bytes).unwrap_or(usize::MAX);
+            Some(RemoteExtractor { client: DocumentExtractor::new(endpoint, kind, most), endings: settings.extractor_endings.clone() })
+        }
+    };
+    let program = std::env::current_exe().context("finding our own program, to start extract workers")?;
+    Ok(Extractor::new(ExtractorSettings {
+        worker: Some(WorkerCommand { program, args: vec!["extract-worker".into()] }),
+        workers: settings.extract_workers,
+        timeout,
+        memory_bytes: settings.extract_memory_mb << 20,
+        limits,
+        remote,
+    }))
+}
+
 /// A data directory with the parts that ingest and search need.
 pub(crate) struct Library {
     pub(crate) directory: DataDirectory,
@@ -186,7 +222,7 @@ impl Library {
             megabytes => Some(Arc::new(EmbeddingCache::open(&self.directory, megabytes << 20).await?)),
         };
         let batcher = Arc::new(Batcher::new(self.embedder.clone(), pace));
-        Ok(Ingester::new(extractor(config)?, self.index.clone(), batcher, self.sparse.clone(), self.catalog.clone(), cache))
+        Ok(Ingester::new(Arc::new(extractor(config)?), self.index.clone(), batcher, self.sparse.clone(), self.catalog.clone(), cache))
     }
 
     /// Search with these parts, after a check that the collection is there and was built with the same embedders.
@@ -266,6 +302,7 @@ impl Library {
 pub(crate) fn source_settings(config: &Config) -> anyhow::Result<SourceSettings> {
     let sources = config.sources.clone();
     Ok(SourceSettings {
+        extra_endings: Endings::new(config.ingest.extractor_endings.iter().cloned()),
         allow_private_hosts: sources.allow_private_hosts,
         web_max_pages: sources.web_max_pages,
         web_timeout: Duration::from_secs(sources.web_timeout_seconds),

@@ -5,7 +5,7 @@ mod commands;
 mod output;
 
 use clap::{Parser, Subcommand};
-use commands::{ask, demo, fsck, ingest, models, search, serve};
+use commands::{ask, demo, extract, extract_worker, fsck, ingest, models, search, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -42,8 +42,13 @@ enum Command {
     Demo(demo::Args),
     /// The API and the chat page
     Serve(serve::Args),
-    /// Bring documents into the index: Markdown, text, HTML, CSV
+    /// Bring documents into the index: Markdown, text, HTML, CSV, PDF, Office, spreadsheets, EPUB, source code
     Ingest(ingest::Args),
+    /// What ingest would read out of a file
+    Extract(extract::Args),
+    /// Read files that a run hands over on standard input; started by `ingest` itself
+    #[command(hide = true)]
+    ExtractWorker,
     /// One cited answer in the terminal, streamed
     Ask(ask::Args),
     /// What retrieval finds, with scores
@@ -58,6 +63,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::ExtractWorker = cli.command {
+        return extract_worker::run();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&anyhow::anyhow!("the async runtime cannot be started: {error}"), cli.global.json),
@@ -78,6 +86,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&global, args).await,
         Command::Serve(args) => serve::run(&global, args).await,
         Command::Ingest(args) => ingest::run(&global, args).await,
+        Command::Extract(args) => extract::run(&global, args).await,
+        Command::ExtractWorker => anyhow::bail!("`extract-worker` is started before the async runtime"),
         Command::Ask(args) => ask::run(&global, args).await,
         Command::Search(args) => search::run(&global, args).await,
         Command::Fsck(args) => fsck::run(&global, args).await,

@@ -14,6 +14,7 @@ mod stories {
     pub mod architecture;
     pub mod bad_input;
     pub mod first_answer;
+    pub mod formats;
     pub mod ingest;
     pub mod support;
 }

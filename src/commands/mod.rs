@@ -2,6 +2,8 @@
 
 pub(crate) mod ask;
 pub(crate) mod demo;
+pub(crate) mod extract;
+pub(crate) mod extract_worker;
 pub(crate) mod fsck;
 pub(crate) mod ingest;
 pub(crate) mod models;

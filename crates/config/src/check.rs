@@ -1,6 +1,6 @@
 //! Values that have the right type and are wrong all the same. A problem is a key and a reason.
 
-use crate::settings::{Config, Engine, Sources};
+use crate::settings::{Config, Engine, ExtractorKind, Ingest, Sources};
 
 type Problem = (&'static str, String);
 
@@ -19,6 +19,33 @@ fn needs_url(key: &'static str, kind: &str, engine: Engine, url: &str) -> Result
     } else {
         Ok(())
     }
+}
+
+/// A server without endings, or endings without a server, would quietly do nothing.
+fn extractor(ingest: &Ingest) -> Result<(), Problem> {
+    web_address("ingest.extractor_url", &ingest.extractor_url)?;
+    between("ingest.extract_workers", ingest.extract_workers, 1, 64)?;
+    between("ingest.extract_memory_mb", ingest.extract_memory_mb, 256, 1_000_000)?;
+    if let Some(wrong) =
+        ingest.extractor_endings.iter().find(|ending| ending.is_empty() || ending.starts_with('.') || ending.to_lowercase() != **ending)
+    {
+        return Err(("ingest.extractor_endings", format!("`{wrong}` must be a file ending in lower case without its dot")));
+    }
+    if ingest.extractor_kind == ExtractorKind::None {
+        let nothing = ingest.extractor_url.is_empty() && ingest.extractor_endings.is_empty();
+        return if nothing {
+            Ok(())
+        } else {
+            Err(("ingest.extractor_kind", "must be \"tika\" or \"docling\" where a server or its endings are named".to_owned()))
+        };
+    }
+    if ingest.extractor_url.is_empty() {
+        return Err(("ingest.extractor_url", "`ingest.extractor_kind` needs the server's base URL".to_owned()));
+    }
+    if ingest.extractor_endings.is_empty() {
+        return Err(("ingest.extractor_endings", "`ingest.extractor_kind` needs at least one file ending".to_owned()));
+    }
+    Ok(())
 }
 
 pub(crate) fn check(config: &Config) -> Result<(), Problem> {
@@ -52,6 +79,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     between("ingest.embedding_cache_mb", config.ingest.embedding_cache_mb, 0, 1_000_000)?;
     between("ingest.max_file_bytes", config.ingest.max_file_bytes, 1, 4_000_000_000)?;
     between("ingest.parse_timeout_seconds", config.ingest.parse_timeout_seconds, 1, 3_600)?;
+    extractor(&config.ingest)?;
     sources(&config.sources)?;
     between("retrieval.top_k", config.retrieval.top_k, 1, 50)?;
     between("retrieval.candidates", config.retrieval.candidates, config.retrieval.top_k, 1_000)?;

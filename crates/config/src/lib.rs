@@ -194,6 +194,18 @@ mod tests {
                 "[sources]\nallow_private_hosts = [\"http://wiki\"]",
                 "`sources.allow_private_hosts` in groundtone.toml: `http://wiki` is not a host; write it as `wiki.internal` or `10.1.2.3`, without scheme and path",
             ),
+            (
+                "[ingest]\nextractor_kind = \"tika\"",
+                "`ingest.extractor_url` in groundtone.toml: `ingest.extractor_kind` needs the server's base URL",
+            ),
+            (
+                "[ingest]\nextractor_kind = \"tika\"\nextractor_url = \"http://t\"\nextractor_endings = [\".doc\"]",
+                "`ingest.extractor_endings` in groundtone.toml: `.doc` must be a file ending in lower case without its dot",
+            ),
+            (
+                "[ingest]\nextractor_endings = [\"doc\"]",
+                "`ingest.extractor_kind` in groundtone.toml: must be \"tika\" or \"docling\" where a server or its endings are named",
+            ),
             ("[store]\nurl = \"localhost:6334\"", "`store.url` in groundtone.toml: must begin with http:// or https://"),
         ];
         for (text, sentence) in cases {

@@ -30,6 +30,15 @@ pub enum Engine {
     Openai,
 }
 
+/// Which server reads documents that our own parsers do not read, or read worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExtractorKind {
+    None,
+    Tika,
+    Docling,
+}
+
 /// Which arms search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -122,6 +131,11 @@ pub struct Ingest {
     pub embedding_cache_mb: u64,
     pub max_file_bytes: u64,
     pub parse_timeout_seconds: u64,
+    pub extract_workers: usize,
+    pub extract_memory_mb: u64,
+    pub extractor_kind: ExtractorKind,
+    pub extractor_url: String,
+    pub extractor_endings: Vec<String>,
     pub url_prefix: String,
 }
 
