@@ -2,6 +2,7 @@
 
 use crate::chunk::{Cut, Origin, chunk_document};
 use crate::extract::Extractor;
+use crate::parse::Shape;
 use crate::plan::{Decision, Known, decide};
 use crate::report::Rejection;
 use crate::run::IngestSettings;
@@ -130,7 +131,7 @@ impl Preparer<'_> {
         if parsed.text.trim().is_empty() {
             return Err("holds no text".to_owned());
         }
-        let title = content.title.or_else(|| parsed.title.clone()).unwrap_or_else(|| title_from_name(&item.name));
+        let title = content.title.or_else(|| parsed.title.clone()).unwrap_or_else(|| title_from_name(&item.name, parsed.shape));
         let (id, settings, tokens) = (item.id.clone(), self.settings.chunks, self.tokens.clone());
         let work = move || {
             let cuts = chunk_document(Origin { document: &id, title: &title, url: &url }, &parsed, settings, &*tokens);
@@ -168,8 +169,11 @@ fn name_of_media_type(media_type: &str) -> Option<&'static str> {
     }
 }
 
-/// `price-list.csv` -> `Price list`.
-fn title_from_name(name: &str) -> String {
+/// `price-list.csv` -> `Price list`; a source file keeps its name.
+fn title_from_name(name: &str, shape: Shape) -> String {
+    if matches!(shape, Shape::Code(_)) {
+        return name.to_owned();
+    }
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem).replace(['-', '_'], " ");
     let mut chars = stem.chars();
     chars.next().map_or_else(|| name.to_owned(), |first| first.to_uppercase().chain(chars).collect())

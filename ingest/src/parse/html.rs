@@ -11,13 +11,13 @@ const DEPTH: usize = 256;
 static CONVERTER: LazyLock<HtmlToMarkdown> = LazyLock::new(|| HtmlToMarkdown::builder().skip_tags(FURNITURE.to_vec()).build());
 
 /// The page's text as Markdown without navigation, forms and scripts; the title is `<title>`.
-pub(super) fn parse(source: &str) -> Result<Parsed, String> {
+pub(crate) fn parse(source: &str) -> Result<Parsed, String> {
     let depth = nesting(source);
     if depth > DEPTH {
         return Err(format!("nests its tags {depth} deep; at most {DEPTH} are read"));
     }
     let text = CONVERTER.convert(source).map_err(|error| format!("is not readable HTML: {error}"))?;
-    Ok(Parsed { title: title(source), text, shape: Shape::Markdown })
+    Ok(Parsed { title: title(source), text, shape: Shape::Markdown, pages: Vec::new() })
 }
 
 /// An upper bound of how deep tags are nested: open tags less closing tags, void tags left out.
@@ -64,7 +64,7 @@ mod tests {
             <main><h1>Store</h1><h2>Hours</h2><p>Open <b>9</b> to 5.</p><ul><li>Graz</li></ul></main><footer>(c)</footer><script>x()</script></body></html>";
         let parsed = parse(page).unwrap();
         assert_eq!(parsed.title.as_deref(), Some("Store & hours"));
-        insta::assert_snapshot!(parsed.text, @r"
+        insta::assert_snapshot!(parsed.text, @"
         # Store
 
         ## Hours

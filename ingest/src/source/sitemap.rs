@@ -50,10 +50,10 @@ pub(super) fn parse(text: &[u8]) -> Result<Sitemap, String> {
     let mut buffer = Vec::new();
     loop {
         match reader.read_event_into(&mut buffer).map_err(|error| not_xml(&error))? {
-            Event::Start(tag) => parser.open(&String::from_utf8_lossy(tag.local_name().as_ref()))?,
+            Event::Start(tag) => parser.open(tag.local_name().as_ref())?,
             Event::End(_) => parser.close()?,
-            Event::Text(text) => parser.text(&text.decode().map_err(|error| not_xml(&error))?),
-            Event::CData(text) => parser.text(&text.decode().map_err(|error| not_xml(&error))?),
+            Event::Text(text) => parser.text(&text),
+            Event::CData(text) => parser.text(&text),
             Event::GeneralRef(reference) => parser.text(&resolved(&reference)?),
             Event::Eof => break,
             Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => {}
@@ -75,8 +75,8 @@ fn resolved(reference: &BytesRef<'_>) -> Result<String, String> {
     if let Ok(Some(character)) = reference.resolve_char_ref() {
         return Ok(character.to_string());
     }
-    let name = reference.decode().unwrap_or_default();
-    resolve_xml_entity(&name).map(str::to_owned).ok_or_else(|| format!("is not a sitemap: it uses the entity &{name};"))
+    let name: &str = reference;
+    resolve_xml_entity(name).map(str::to_owned).ok_or_else(|| format!("is not a sitemap: it uses the entity &{name};"))
 }
 
 #[derive(Default)]
