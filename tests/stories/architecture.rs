@@ -70,7 +70,10 @@ fn what_one_room_knows_no_other_names() {
         ("calamine", &["ingest"]),
         ("qdrant_client", &["crates/index-qdrant"]),
         ("qdrant_edge", &["crates/index-edge", "crates/index-qdrant/tests"]),
-        ("std::env::var", &["crates/config", "tests", "crates/index-edge/tests", "crates/index-qdrant/tests", "crates/local/tests"]),
+        (
+            "std::env::var",
+            &["crates/config", "tests", "crates/index-edge/tests", "crates/index-qdrant/tests", "crates/local/tests", "ingest/examples"],
+        ),
     ];
     for (file, text) in sources() {
         for (word, homes) in only {

@@ -29,12 +29,12 @@ fn a_folder_without_documents_or_no_folder_at_all() {
     let empty = folder.path().join("empty");
     insta::assert_snapshot!(run_failing(folder.path(), &["ingest", empty.to_str().unwrap()]).0, @"
     error: found no documents in FOLDER/empty; formats: .md, .markdown, .mdx, .txt, .text, .html, .htm, .xhtml, .csv, .tsv, .pdf, .docx, .docm, .pptx, .pptm, .xlsx, .xlsm, .xlsb, .xls, .ods, .epub, .rs, .py, .pyi, .js, .mjs, .cjs, .jsx, .ts, .mts, .cts, .tsx, .go, .java, .c, .h, .cc, .cpp, .cxx, .hh, .hpp, .sh, .bash, .rb
-    hint: name a folder or a file with documents
+    hint: name a folder, a file, a pattern, a web page, a sitemap, s3://bucket/prefix, or - for records on standard input
     ");
     let missing = folder.path().join("missing");
     insta::assert_snapshot!(run_failing(folder.path(), &["ingest", missing.to_str().unwrap()]).0, @"
     error: cannot read FOLDER/missing: no such file or directory
-    hint: name a folder or a file with documents
+    hint: name a folder, a file, a pattern, a web page, a sitemap, s3://bucket/prefix, or - for records on standard input
     ");
 }
 

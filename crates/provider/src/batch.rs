@@ -98,10 +98,13 @@ impl Batcher {
         order.make_contiguous().sort_by_key(|&at| sizes.get(at).copied().unwrap_or_default());
         let limits = self.embedder.limits();
         let cut = stream::iter(std::iter::from_fn(move || self.next_batch(&mut order, sizes, limits.tokens)));
-        cut.map(move |positions| self.embed(positions, texts, sizes))
-            .buffer_unordered(limits.parallel.max(1))
-            .flat_map(stream::iter)
-            .boxed()
+        let batches = cut.map(move |positions| self.embed(positions, texts, sizes)).buffer_unordered(limits.parallel.max(1));
+        let ending = |over: &mut bool, batch: Result<Batch, Error>| {
+            let next = (!*over).then_some(batch);
+            *over |= next.as_ref().is_some_and(Result::is_err);
+            std::future::ready(next)
+        };
+        batches.flat_map(stream::iter).scan(false, ending).boxed()
     }
 
     /// The next texts in order, as many as fit; at least one.
