@@ -9,7 +9,8 @@
 
 use async_trait::async_trait;
 use groundtone_catalog::{Catalog, DataDirectory};
-use groundtone_index::{CollectionSpec, Error, Filter, IdPage, Point, Query, VectorIndex, WordHashSparse};
+use groundtone_index::{CollectionSpec, Error, Filter, IdPage, Point, Query, VectorIndex};
+use groundtone_index_edge::Bm25;
 use groundtone_ingest::extract::{Extractor, ExtractorSettings};
 use groundtone_ingest::parse::Limits;
 use groundtone_ingest::{ChunkSettings, IngestSettings, Ingester, SourceSettings, source};
@@ -113,7 +114,8 @@ async fn ingest(folder: &str, embedder: Arc<dyn Embedder>, max_tokens: usize) ->
         remote: None,
     });
     let batcher = Arc::new(Batcher::new(embedder, Pace::default()));
-    let ingester = Ingester::new(Arc::new(extractor), Arc::new(NullIndex), batcher, Arc::new(WordHashSparse), catalog, None);
+    let ingester =
+        Ingester::new(Arc::new(extractor), Arc::new(NullIndex), batcher, Arc::new(Bm25::new("english", 60.0).unwrap()), catalog, None);
     let settings = IngestSettings {
         run: Uuid::now_v7(),
         tenant: Tenant::default(),

@@ -7,6 +7,7 @@ use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, TagEnd};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use text_splitter::{ChunkConfig, ChunkSizer, CodeSplitter, MarkdownSplitter, TextSplitter};
+use uuid::Uuid;
 
 /// Changed whenever the rules below change, so that documents are cut again.
 const RULES: &str = "chunk-3";
@@ -46,6 +47,8 @@ impl ChunkSettings {
 pub struct Cut {
     /// The chunk.
     pub chunk: Chunk,
+    /// [`Chunk::point_id`].
+    pub id: Uuid,
     /// Tokens of its text, by the embedder's tokenizer.
     pub tokens: usize,
 }
@@ -169,7 +172,7 @@ pub fn chunk_document(origin: Origin<'_>, parsed: &Parsed, settings: ChunkSettin
             page: page_at(&parsed.pages, span.start),
             parent: parent.map(|span| Parent { text: text[span.clone()].to_owned(), span: Span { start: span.start, end: span.end } }),
         };
-        Cut { chunk, tokens: sizer.size(&text[span]) }
+        Cut { id: chunk.point_id(), chunk, tokens: sizer.size(&text[span]) }
     };
     pieces.into_iter().filter(|piece: &Piece| !text[piece.span.clone()].trim().is_empty()).enumerate().map(cut).collect()
 }

@@ -62,15 +62,17 @@ impl EmbedStage {
         Ok((unknown.texts.len(), unknown.sizes.iter().sum()))
     }
 
-    /// One result for each text, in order. Equal texts are embedded once.
-    pub(crate) async fn embed(&self, texts: &[String], sizes: &[usize]) -> Result<Embedded, Error> {
+    /// One result for each text, in order. Equal texts are embedded once. `done` is told how many more texts have their vectors.
+    pub(crate) async fn embed(&self, texts: &[String], sizes: &[usize], done: &(dyn Fn(usize) + Send + Sync)) -> Result<Embedded, Error> {
         let keys = self.keys(texts);
         let mut known = self.known(&keys).await?;
         let Unknown { texts, sizes, keys: wanted } = unknown(texts, sizes, &keys, &known);
+        done(keys.len() - texts.len());
         let mut refused: HashMap<EmbeddingKey, String> = HashMap::new();
         let mut batches = self.batcher.documents(&texts, &sizes);
         while let Some(batch) = batches.next().await {
             let batch = batch?;
+            done(batch.positions.len());
             let keys = batch.positions.iter().filter_map(|&at| wanted.get(at).copied());
             match batch.result {
                 Ok(vectors) => {

@@ -103,7 +103,7 @@ impl Publisher<'_> {
             run: run.settings.run,
             indexed_at: run.settings.now,
         };
-        Publication { record, points: document.cuts.iter().map(|cut| cut.chunk.point_id()).collect() }
+        Publication { record, points: document.cuts.iter().map(|cut| cut.id).collect() }
     }
 
     /// Removes points that the ledger no longer knows.

@@ -139,6 +139,8 @@ pub struct Progress {
     pub bytes_total: u64,
     /// Documents that are through.
     pub documents: usize,
+    /// Chunks that have their vectors, from the embedder or from the cache.
+    pub embedded: usize,
     /// Chunks stored.
     pub chunks: usize,
 }

@@ -25,10 +25,14 @@ use tokio::sync::mpsc;
 use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
-/// Chunks that are embedded and stored together: enough for full batches of like length, few enough that little is held in memory.
-const GROUP_CHUNKS: usize = 512;
+/// Full rounds of the embedder in a group of documents: enough that a last batch which is not full costs little, few enough that little is held in memory.
+const GROUP_ROUNDS: usize = 4;
+/// Fewest and most chunks of a group.
+const GROUP_CHUNKS: (usize, usize) = (512, 4096);
 /// Documents that are read and cut at the same time, and that may wait for the embedder.
 const PREPARE_AHEAD: usize = 8;
+/// Groups that are embedded at the same time.
+const GROUPS_EMBEDDED: usize = 3;
 /// Groups that may wait between two stages.
 const GROUPS_AHEAD: usize = 1;
 /// Offers that are listed ahead, so that progress knows what is to come.
@@ -185,7 +189,7 @@ impl Ingester {
             publisher.recover().await?;
         }
         let report = Report::of_run(settings.run, settings.collection.clone(), settings.source.clone(), settings.dry_run);
-        let state = Progress { stage: Stage::Documents, bytes_done: 0, bytes_total: 0, documents: 0, chunks: 0 };
+        let state = Progress { stage: Stage::Documents, bytes_done: 0, bytes_total: 0, documents: 0, embedded: 0, chunks: 0 };
         let run = Run { settings, report: Mutex::new(report), state: Mutex::new(state), progress };
         let (to_embed, groups) = mpsc::channel(GROUPS_AHEAD);
         let (to_store, filled) = mpsc::channel(GROUPS_AHEAD);
@@ -244,6 +248,9 @@ impl Ingester {
         let tokens = self.embed.batcher().embedder().tokens();
         let fingerprint = run.settings.chunks.fingerprint(tokens.id());
         let preparer = Preparer { source, extractor: &self.extractor, catalog: &self.catalog, settings: run.settings, tokens, fingerprint };
+        let limits = self.embed.batcher().embedder().limits();
+        let round = limits.texts.saturating_mul(limits.parallel);
+        let group_chunks = round.saturating_mul(GROUP_ROUNDS).clamp(GROUP_CHUNKS.0, GROUP_CHUNKS.1);
         let (to_prepare, offers) = mpsc::channel(LIST_AHEAD);
         let list = async {
             let mut listing = source.offers();
@@ -268,7 +275,7 @@ impl Ingester {
                 let Some(document) = self.take_step(step, spent, run, &mut seen).await? else { continue };
                 group.chunks += document.cuts.len();
                 group.documents.push(*document);
-                if group.chunks >= GROUP_CHUNKS {
+                if group.chunks >= group_chunks {
                     send(&to_embed, std::mem::take(&mut group), "embedding").await?;
                 }
             }
@@ -319,13 +326,17 @@ impl Ingester {
         Ok(None)
     }
 
-    /// Stage two: vectors for each group.
-    async fn embed_groups(&self, run: &Run<'_>, mut groups: mpsc::Receiver<Group>, to_store: mpsc::Sender<Filled>) -> Result<(), Error> {
-        while let Some(group) = groups.recv().await {
+    /// Stage two: vectors for each group. The next groups begin while one still waits for its last batch, so the embedder is never idle between two of them.
+    async fn embed_groups(&self, run: &Run<'_>, groups: mpsc::Receiver<Group>, to_store: mpsc::Sender<Filled>) -> Result<(), Error> {
+        let fill = |group: Group| async {
             let began = Instant::now();
-            let filled = self.fill(group.documents, run).await?;
+            let filled = self.fill(group.documents, run).await;
             run.note(|report| report.stages.embed += began.elapsed().as_secs_f64());
-            send(&to_store, filled, "storing").await?;
+            filled
+        };
+        let mut filled = tokio_stream::wrappers::ReceiverStream::new(groups).map(fill).buffered(GROUPS_EMBEDDED);
+        while let Some(group) = filled.next().await {
+            send(&to_store, group?, "storing").await?;
         }
         Ok(())
     }
@@ -343,32 +354,16 @@ impl Ingester {
             });
             return Ok(Filled { documents, points: Vec::new() });
         }
-        let embedded = self.embed.embed(&texts, &sizes).await?;
+        let embedded = self.embed.embed(&texts, &sizes, &|texts| run.advance(|state| state.embedded += texts)).await?;
         run.note(|report| {
             report.embedded += embedded.embedded;
             report.embedded_tokens += embedded.embedded_tokens;
         });
-        let mut vectors = texts.iter().zip(embedded.vectors);
-        let mut filled = Filled { documents: Vec::with_capacity(documents.len()), points: Vec::with_capacity(texts.len()) };
-        for document in documents {
-            let mut points = Vec::with_capacity(document.cuts.len());
-            let mut refused = None;
-            for (cut, (text, vector)) in document.cuts.iter().zip(vectors.by_ref()) {
-                match vector {
-                    Ok(dense) => {
-                        let (chunk, sparse) = (cut.chunk.clone(), self.sparse.document(text));
-                        points.push(Point { id: chunk.point_id(), dense, sparse, chunk });
-                    }
-                    Err(reason) => refused = Some(reason),
-                }
-            }
-            match refused {
-                Some(reason) => run.reject(document.place, reason, document.bytes),
-                None => {
-                    filled.points.extend(points);
-                    filled.documents.push(document);
-                }
-            }
+        let (sparse, vectors) = (self.sparse.clone(), embedded.vectors);
+        let work = move || assemble(documents, &texts, vectors, &*sparse);
+        let (filled, refused) = tokio::task::spawn_blocking(work).await.map_err(|_| Error::Pipeline("embedding"))?;
+        for (document, reason) in refused {
+            run.reject(document.place, reason, document.bytes);
         }
         Ok(filled)
     }
@@ -404,6 +399,39 @@ impl Ingester {
         }
         Ok(())
     }
+}
+
+/// Points out of documents and their vectors, with the documents of which a text has none. BM25's terms are counted here, so it runs on a blocking thread.
+fn assemble(
+    documents: Vec<Prepared>,
+    texts: &[String],
+    vectors: Vec<Result<Vec<f32>, String>>,
+    sparse: &dyn SparseEmbedder,
+) -> (Filled, Vec<(Prepared, String)>) {
+    let mut vectors = texts.iter().zip(vectors);
+    let mut filled = Filled { documents: Vec::with_capacity(documents.len()), points: Vec::with_capacity(texts.len()) };
+    let mut all_refused = Vec::new();
+    for document in documents {
+        let mut points = Vec::with_capacity(document.cuts.len());
+        let mut refused = None;
+        for (cut, (text, vector)) in document.cuts.iter().zip(vectors.by_ref()) {
+            match vector {
+                Ok(dense) => {
+                    let (chunk, sparse) = (cut.chunk.clone(), sparse.document(text));
+                    points.push(Point { id: cut.id, dense, sparse, chunk });
+                }
+                Err(reason) => refused = Some(reason),
+            }
+        }
+        match refused {
+            Some(reason) => all_refused.push((document, reason)),
+            None => {
+                filled.points.extend(points);
+                filled.documents.push(document);
+            }
+        }
+    }
+    (filled, all_refused)
 }
 
 /// A stage that has ended early leaves its reason with itself; this error only stops the stages before it.

@@ -126,9 +126,9 @@ pub(crate) async fn ingest(
     let progress = |at: Progress| {
         bar.set_length(at.bytes_total);
         bar.set_position(at.bytes_done);
-        let speed = at.chunks as f64 / started.elapsed().as_secs_f64().max(1e-3);
+        let speed = at.embedded as f64 / started.elapsed().as_secs_f64().max(1e-3);
         let what = if at.stage == Stage::Settling { "settling" } else { "documents" };
-        bar.set_message(format!("{} {what}, {} chunks, {speed:.0} chunks/s", at.documents, at.chunks));
+        bar.set_message(format!("{} {what}, {} chunks, {speed:.0} chunks/s", at.documents, at.embedded));
     };
     let result = library.ingester(config).await?.run(&*source, &settings, &progress).await;
     bar.finish_and_clear();

@@ -4,9 +4,12 @@ use crate::{Catalog, Error};
 use groundtone_types::{Collection, ContentHash, DocumentId, Tenant};
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
-use std::collections::HashSet;
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
+
+/// Rows in one statement; SQLite takes 32,766 parameters, and a document's row has 13.
+const ROWS: usize = 500;
 
 /// A document as it is published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,15 +133,12 @@ impl Catalog {
     /// Notes which documents' points are about to be written, so that a crash before they are published leaves nothing unknown behind.
     pub async fn intend(&self, tenant: &Tenant, collection: &Collection, documents: &[DocumentId]) -> Result<(), Error> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|e| self.failed(e))?;
-        for document in documents {
-            self.run(
-                &mut transaction,
-                "INSERT OR IGNORE INTO intents (tenant, collection, document) VALUES (?, ?, ?)",
-                tenant,
-                collection,
-                document,
-            )
-            .await?;
+        for part in documents.chunks(ROWS) {
+            let mut insert = QueryBuilder::new("INSERT OR IGNORE INTO intents (tenant, collection, document) ");
+            insert.push_values(part, |mut row, document| {
+                row.push_bind(tenant.as_str()).push_bind(collection.as_str()).push_bind(document.as_str());
+            });
+            self.execute(insert, &mut transaction).await?;
         }
         transaction.commit().await.map_err(|e| self.failed(e))
     }
@@ -173,15 +173,27 @@ impl Catalog {
 
     /// Publishes new versions, all or none. In the same transaction the points that only the old versions had are noted as pending removals; they are returned.
     pub async fn publish(&self, tenant: &Tenant, collection: &Collection, publications: &[Publication]) -> Result<Vec<Uuid>, Error> {
+        // The last version of a document counts; what only the others had must go.
+        let last: HashMap<&DocumentId, &Publication> =
+            publications.iter().map(|publication| (&publication.record.id, publication)).collect();
+        let mut latest: Vec<&Publication> = last.into_values().collect();
+        latest.sort_by(|a, b| a.record.id.cmp(&b.record.id));
+        let mut old: Vec<Uuid> = publications.iter().flat_map(|publication| publication.points.iter().copied()).collect();
+        let current: HashSet<Uuid> = latest.iter().flat_map(|publication| publication.points.iter().copied()).collect();
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|e| self.failed(e))?;
-        let mut gone = Vec::new();
-        for publication in publications {
-            let id = &publication.record.id;
-            gone.extend(self.replace_points(&mut transaction, tenant, collection, id, &publication.points).await?);
-            self.put_document(&mut transaction, tenant, collection, &publication.record).await?;
-            self.run(&mut transaction, "DELETE FROM intents WHERE tenant = ? AND collection = ? AND document = ?", tenant, collection, id)
-                .await?;
+        for part in latest.chunks(ROWS) {
+            let ids: Vec<&DocumentId> = part.iter().map(|publication| &publication.record.id).collect();
+            old.extend(self.take_points(&mut transaction, tenant, collection, &ids).await?);
+            let points = part.iter().flat_map(|publication| {
+                publication.points.iter().enumerate().map(move |(ordinal, point)| (&publication.record.id, ordinal, *point))
+            });
+            let points: Vec<(&DocumentId, usize, Uuid)> = points.collect();
+            self.put_points(&mut transaction, tenant, collection, &points).await?;
+            self.put_documents(&mut transaction, tenant, collection, part).await?;
+            self.delete_of(&mut transaction, "DELETE FROM intents", tenant, collection, &ids).await?;
         }
+        let gone: Vec<Uuid> = old.into_iter().filter(|point| !current.contains(point)).collect();
+        self.put_pending_removals(&mut transaction, tenant, collection, &gone).await?;
         transaction.commit().await.map_err(|e| self.failed(e))?;
         Ok(gone)
     }
@@ -189,8 +201,9 @@ impl Catalog {
     /// Unpublishes a document; its points are noted as pending removals and returned.
     pub async fn unpublish(&self, tenant: &Tenant, collection: &Collection, id: &DocumentId) -> Result<Vec<Uuid>, Error> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|e| self.failed(e))?;
-        let gone = self.replace_points(&mut transaction, tenant, collection, id, &[]).await?;
-        self.run(&mut transaction, "DELETE FROM documents WHERE tenant = ? AND collection = ? AND id = ?", tenant, collection, id).await?;
+        let gone = self.take_points(&mut transaction, tenant, collection, &[id]).await?;
+        self.put_pending_removals(&mut transaction, tenant, collection, &gone).await?;
+        self.delete_of(&mut transaction, "DELETE FROM documents", tenant, collection, &[id]).await?;
         transaction.commit().await.map_err(|e| self.failed(e))?;
         Ok(gone)
     }
@@ -212,72 +225,106 @@ impl Catalog {
         self.run(&mut connection, statement, tenant, collection, id).await
     }
 
-    async fn put_document(
-        &self,
-        connection: &mut SqliteConnection,
-        tenant: &Tenant,
-        collection: &Collection,
-        record: &DocumentRecord,
-    ) -> Result<(), Error> {
-        sqlx::query(
-            "INSERT OR REPLACE INTO documents (tenant, collection, id, source, content_hash, version, settings_fingerprint, title, url, bytes, tokens, run, indexed_at)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(tenant.as_str())
-        .bind(collection.as_str())
-        .bind(record.id.as_str())
-        .bind(&record.source)
-        .bind(record.content_hash.as_str())
-        .bind(&record.version)
-        .bind(&record.settings_fingerprint)
-        .bind(&record.title)
-        .bind(&record.url)
-        .bind(number(record.bytes))
-        .bind(number(record.tokens))
-        .bind(record.run.to_string())
-        .bind(record.indexed_at)
-        .execute(connection)
-        .await
-        .map(|_| ())
-        .map_err(|e| self.failed(e))
+    async fn execute(&self, mut query: QueryBuilder<Sqlite>, connection: &mut SqliteConnection) -> Result<(), Error> {
+        query.build().execute(connection).await.map(|_| ()).map_err(|e| self.failed(e))
     }
 
-    async fn replace_points(
+    /// `DELETE FROM table` for these documents; `documents` names its own id `id`, the others name it `document`.
+    async fn delete_of(
+        &self,
+        connection: &mut SqliteConnection,
+        statement: &'static str,
+        tenant: &Tenant,
+        collection: &Collection,
+        documents: &[&DocumentId],
+    ) -> Result<(), Error> {
+        let mut query = QueryBuilder::new(statement);
+        let column = if statement.ends_with(" documents") { "id" } else { "document" };
+        push_scope(&mut query, tenant, collection, column, documents);
+        self.execute(query, connection).await
+    }
+
+    async fn put_documents(
         &self,
         connection: &mut SqliteConnection,
         tenant: &Tenant,
         collection: &Collection,
-        document: &DocumentId,
-        points: &[Uuid],
+        publications: &[&Publication],
+    ) -> Result<(), Error> {
+        let mut insert = QueryBuilder::new(
+            "INSERT OR REPLACE INTO documents (tenant, collection, id, source, content_hash, version, settings_fingerprint, title, url, bytes, tokens, run, indexed_at) ",
+        );
+        insert.push_values(publications, |mut row, Publication { record, .. }| {
+            row.push_bind(tenant.as_str())
+                .push_bind(collection.as_str())
+                .push_bind(record.id.as_str())
+                .push_bind(&record.source)
+                .push_bind(record.content_hash.as_str())
+                .push_bind(&record.version)
+                .push_bind(&record.settings_fingerprint)
+                .push_bind(&record.title)
+                .push_bind(&record.url)
+                .push_bind(number(record.bytes))
+                .push_bind(number(record.tokens))
+                .push_bind(record.run.to_string())
+                .push_bind(record.indexed_at);
+        });
+        self.execute(insert, connection).await
+    }
+
+    /// Takes these documents' points out of the ledger, and gives them back.
+    async fn take_points(
+        &self,
+        connection: &mut SqliteConnection,
+        tenant: &Tenant,
+        collection: &Collection,
+        documents: &[&DocumentId],
     ) -> Result<Vec<Uuid>, Error> {
-        let old = self.points_of(connection, tenant, collection, document).await?;
+        let mut query = QueryBuilder::new("SELECT id FROM points");
+        push_scope(&mut query, tenant, collection, "document", documents);
+        let old: Vec<Uuid> = query.build_query_scalar().fetch_all(&mut *connection).await.map_err(|e| self.failed(e))?;
         if !old.is_empty() {
-            let statement = "DELETE FROM points WHERE tenant = ? AND collection = ? AND document = ?";
-            self.run(connection, statement, tenant, collection, document).await?;
+            self.delete_of(connection, "DELETE FROM points", tenant, collection, documents).await?;
         }
-        for (ordinal, point) in points.iter().enumerate() {
-            sqlx::query("INSERT INTO points (tenant, collection, document, ordinal, id) VALUES (?, ?, ?, ?, ?)")
-                .bind(tenant.as_str())
-                .bind(collection.as_str())
-                .bind(document.as_str())
-                .bind(number(ordinal as u64))
-                .bind(point)
-                .execute(&mut *connection)
-                .await
-                .map_err(|e| self.failed(e))?;
+        Ok(old)
+    }
+
+    async fn put_points(
+        &self,
+        connection: &mut SqliteConnection,
+        tenant: &Tenant,
+        collection: &Collection,
+        points: &[(&DocumentId, usize, Uuid)],
+    ) -> Result<(), Error> {
+        for part in points.chunks(ROWS) {
+            let mut insert = QueryBuilder::new("INSERT INTO points (tenant, collection, document, ordinal, id) ");
+            insert.push_values(part, |mut row, (document, ordinal, point)| {
+                row.push_bind(tenant.as_str())
+                    .push_bind(collection.as_str())
+                    .push_bind(document.as_str())
+                    .push_bind(number(*ordinal as u64))
+                    .push_bind(*point);
+            });
+            self.execute(insert, connection).await?;
         }
-        let current: HashSet<&Uuid> = points.iter().collect();
-        let gone: Vec<Uuid> = old.into_iter().filter(|id| !current.contains(id)).collect();
-        for point in &gone {
-            sqlx::query("INSERT OR IGNORE INTO pending_removals (tenant, collection, id) VALUES (?, ?, ?)")
-                .bind(tenant.as_str())
-                .bind(collection.as_str())
-                .bind(point)
-                .execute(&mut *connection)
-                .await
-                .map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+
+    async fn put_pending_removals(
+        &self,
+        connection: &mut SqliteConnection,
+        tenant: &Tenant,
+        collection: &Collection,
+        points: &[Uuid],
+    ) -> Result<(), Error> {
+        for part in points.chunks(ROWS) {
+            let mut insert = QueryBuilder::new("INSERT OR IGNORE INTO pending_removals (tenant, collection, id) ");
+            insert.push_values(part, |mut row, point| {
+                row.push_bind(tenant.as_str()).push_bind(collection.as_str()).push_bind(*point);
+            });
+            self.execute(insert, connection).await?;
         }
-        Ok(gone)
+        Ok(())
     }
 
     /// Points that no document has any more and that the index may still hold. A point that a document has got back in the meantime is not among them.
@@ -290,18 +337,36 @@ impl Catalog {
 
     /// The index holds these points no more.
     pub async fn removed(&self, tenant: &Tenant, collection: &Collection, points: &[Uuid]) -> Result<(), Error> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|e| self.failed(e))?;
-        for point in points {
-            sqlx::query("DELETE FROM pending_removals WHERE tenant = ? AND collection = ? AND id = ?")
-                .bind(tenant.as_str())
-                .bind(collection.as_str())
-                .bind(point)
-                .execute(&mut *transaction)
-                .await
-                .map_err(|e| self.failed(e))?;
+        for part in points.chunks(ROWS) {
+            let mut query = QueryBuilder::new("DELETE FROM pending_removals");
+            query.push(" WHERE tenant = ").push_bind(tenant.as_str()).push(" AND collection = ").push_bind(collection.as_str());
+            query.push(" AND id IN (");
+            let mut list = query.separated(", ");
+            part.iter().for_each(|point| {
+                list.push_bind(*point);
+            });
+            query.push(")");
+            query.build().execute(&self.pool).await.map_err(|e| self.failed(e))?;
         }
-        transaction.commit().await.map_err(|e| self.failed(e))
+        Ok(())
     }
+}
+
+/// ` WHERE tenant = ? AND collection = ? AND column IN (...)`.
+fn push_scope<'a>(
+    query: &mut QueryBuilder<Sqlite>,
+    tenant: &'a Tenant,
+    collection: &'a Collection,
+    column: &'static str,
+    documents: &'a [&DocumentId],
+) {
+    query.push(" WHERE tenant = ").push_bind(tenant.to_string()).push(" AND collection = ").push_bind(collection.to_string());
+    query.push(" AND ").push(column).push(" IN (");
+    let mut list = query.separated(", ");
+    documents.iter().for_each(|document| {
+        list.push_bind(document.to_string());
+    });
+    query.push(")");
 }
 
 #[cfg(test)]
@@ -359,6 +424,18 @@ mod tests {
         assert_eq!(catalog.unpublish(&tenant, &collection, &id).await.unwrap().len(), 2);
         assert_eq!(catalog.counts(&tenant, &collection).await.unwrap(), (0, 0));
         assert_eq!(catalog.counts(&other, &collection).await.unwrap(), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn the_last_of_several_versions_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tenant, _, collection, id) = names();
+        let catalog = Catalog::open(&DataDirectory::open(folder.path(), "test").unwrap()).await.unwrap();
+        let both = [publication("a", &[1, 2, 3]), publication("b", &[7]), publication("a", &[2])];
+        let gone = catalog.publish(&tenant, &collection, &both).await.unwrap();
+        assert_eq!(gone, [Uuid::from_u128(1), Uuid::from_u128(3)]);
+        assert_eq!(catalog.points(&tenant, &collection, &id).await.unwrap(), [Uuid::from_u128(2)]);
+        assert_eq!(catalog.counts(&tenant, &collection).await.unwrap(), (2, 2));
     }
 
     #[tokio::test]

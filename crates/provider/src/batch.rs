@@ -11,6 +11,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -61,6 +62,8 @@ pub struct Batcher {
     texts: AtomicUsize,
     /// Whether any call has passed: then a refusal is about the texts, not about the configuration.
     passed: AtomicBool,
+    /// One permit for each call at the same time, however many callers there are.
+    slots: Semaphore,
     /// Nobody calls before this instant.
     not_before: Mutex<Option<Instant>>,
 }
@@ -69,7 +72,8 @@ impl Batcher {
     /// Calls `embedder` within `pace` and the embedder's own limits.
     pub fn new(embedder: Arc<dyn Embedder>, pace: Pace) -> Self {
         let limiter = |per_minute: u32| NonZeroU32::new(per_minute).map(|n| (RateLimiter::direct(Quota::per_minute(n)), n));
-        let texts = AtomicUsize::new(embedder.limits().texts.max(1));
+        let embedder_limits = embedder.limits();
+        let texts = AtomicUsize::new(embedder_limits.texts.max(1));
         Self {
             embedder,
             pace,
@@ -78,6 +82,7 @@ impl Batcher {
             calls: AtomicUsize::default(),
             texts,
             passed: AtomicBool::default(),
+            slots: Semaphore::new(embedder_limits.parallel.max(1)),
             not_before: Mutex::default(),
         }
     }
@@ -165,6 +170,7 @@ impl Batcher {
             .with_jitter()
             .build();
         loop {
+            let slot = self.slots.acquire().await;
             self.wait_for_turn(tokens).await;
             self.calls.fetch_add(1, Ordering::Relaxed);
             let error = match self.embedder.embed(&input, EmbedFor::Document).await {
@@ -174,6 +180,7 @@ impl Batcher {
                 }
                 Err(error) => error,
             };
+            drop(slot);
             let Some(pause) = pauses.next().filter(|_| error.is_passing()) else { return Err(error) };
             let pause = error.retry_after().map_or(pause, |asked| asked.max(pause).min(LONGEST_WAIT));
             warn!(%error, seconds = pause.as_secs_f32(), "the embedder is tried again");

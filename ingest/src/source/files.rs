@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use globset::GlobMatcher;
 use groundtone_types::DocumentId;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use walkdir::{DirEntry, WalkDir};
 
@@ -92,12 +92,17 @@ impl Source for FileSource {
         if item.bytes > max_bytes {
             return Err(too_large(item.bytes, max_bytes));
         }
-        let failed = |error: std::io::Error| format!("cannot be read: {}", plain(&error));
-        let file = tokio::fs::File::open(path).await.map_err(failed)?;
-        let mut bytes = Vec::new();
-        let read = file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes).await.map_err(failed)?;
-        if read as u64 > max_bytes {
-            return Err(too_large(read as u64, max_bytes));
+        let (path, expected) = (path.clone(), usize::try_from(item.bytes).unwrap_or_default());
+        // One hop to a blocking thread for the whole file: tokio's own file makes one for each step.
+        let work = move || -> std::io::Result<Vec<u8>> {
+            let mut bytes = Vec::with_capacity(expected.min(1 << 24));
+            std::fs::File::open(path)?.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let read = tokio::task::spawn_blocking(work).await.map_err(|error| format!("cannot be read: {error}"))?;
+        let bytes = read.map_err(|error| format!("cannot be read: {}", plain(&error)))?;
+        if bytes.len() as u64 > max_bytes {
+            return Err(too_large(bytes.len() as u64, max_bytes));
         }
         Ok(SourceContent { bytes, ..SourceContent::default() })
     }
