@@ -1,20 +1,18 @@
 """Measures ingestion. Each part prints one JSON line; `--parts` chooses.
 
-    ./gt bench ingest --corpus FOLDER_OF_MARKDOWN [--parts null,latency,local,sync,kill,peers]
+    ./gt bench ingest --corpus FOLDER_OF_MARKDOWN [--parts null,latency,local,sync,kill]
 
 null     MB/s of Markdown into chunks, with an instant embedder and a store that keeps nothing
 latency  share of a remote embedder's ceiling (64 texts a call, 4 calls at once, 100 ms each)
 local    share of the local embedder's own throughput on the same texts
 sync     10,000 documents: first run, no-op run, one percent changed, through the real binary
 kill     kill -9 at random instants of an ingest, then a run to the end and fsck
-peers    LangChain and LlamaIndex beside us: one corpus, one embedding endpoint (needs their packages: see PEERS)
 """
 
 import argparse
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -122,10 +120,6 @@ def main():
             sync(arguments)
         elif part == "kill":
             kill(arguments)
-        elif part == "peers":
-            from ingest_peers import compare
-
-            compare(arguments, say)
         else:
             sys.exit(f"there is no part `{part}`")
 
