@@ -12,7 +12,7 @@ use groundtone_index_qdrant::{QdrantIndex, QdrantSettings};
 use groundtone_ingest::extract::{Extractor, ExtractorSettings, RemoteExtractor, WorkerCommand};
 use groundtone_ingest::parse::Limits;
 use groundtone_ingest::source::Endings;
-use groundtone_ingest::{ChunkSettings, IngestSettings, Ingester, SourceSettings};
+use groundtone_ingest::{Build, ChunkSettings, IngestSettings, Ingester, SourceSettings};
 use groundtone_local::{FetchPolicy, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
 use groundtone_prompt::{PromptContract, TemplateVersion};
 use groundtone_provider::{
@@ -225,11 +225,26 @@ impl Library {
         Ok(Ingester::new(Arc::new(extractor(config)?), self.index.clone(), batcher, self.sparse.clone(), self.catalog.clone(), cache))
     }
 
+    /// Search with the embedders of other settings, for a generation that was built under them.
+    pub(crate) async fn retriever_of(&self, config: &Config) -> anyhow::Result<Retriever> {
+        self.retriever_with(config, embedder(config).await?, sparse(config)?).await
+    }
+
     /// Search with these parts, after a check that the collection is there and was built with the same embedders.
     pub(crate) async fn retriever(&self, config: &Config) -> anyhow::Result<Retriever> {
+        self.retriever_with(config, self.embedder.clone(), self.sparse.clone()).await
+    }
+
+    async fn retriever_with(
+        &self,
+        config: &Config,
+        embedder: Arc<dyn Embedder>,
+        sparse: Arc<dyn SparseEmbedder>,
+    ) -> anyhow::Result<Retriever> {
         let name = &config.assistant.collection;
-        let ours = Ingester::vectors_fingerprint(&*self.embedder, &*self.sparse);
-        match self.catalog.collection(name).await? {
+        let ours = Ingester::vectors_fingerprint(&*embedder, &*sparse);
+        let live = self.index.resolve(name).await?.unwrap_or_else(|| name.clone());
+        match self.catalog.collection(&live).await? {
             None => {
                 return Err(hint(
                     format!("there is no collection `{name}` in {}", self.directory.path().display()),
@@ -237,10 +252,10 @@ impl Library {
                 ));
             }
             Some(record) if record.fingerprint != ours => {
-                let message = format!("collection `{name}` was built with {} but the configuration says {ours}", record.fingerprint);
+                let message = format!("collection `{live}` was built with {} but the configuration says {ours}", record.fingerprint);
                 return Err(hint(
                     message,
-                    "configure the same embedder, or build the collection anew with `groundtone ingest --full FOLDER`",
+                    "configure the same embedder, or build the collection with this one: `groundtone ingest --full FOLDER`",
                 ));
             }
             Some(_) => {}
@@ -251,7 +266,7 @@ impl Library {
             RetrievalMode::Bm25 => Mode::Bm25,
         };
         let settings = Settings { mode, top_k: config.retrieval.top_k, candidates: config.retrieval.candidates };
-        Ok(Retriever::new(self.index.clone(), self.embedder.clone(), self.sparse.clone(), settings))
+        Ok(Retriever::new(self.index.clone(), embedder, sparse, settings))
     }
 
     /// Answering with these parts.
@@ -290,7 +305,7 @@ impl Library {
             parse_timeout: Duration::from_secs(ingest.parse_timeout_seconds),
             url_prefix: ingest.url_prefix.clone(),
             prune: mode.prune,
-            full: mode.full,
+            build: mode.build,
             dry_run: mode.dry_run,
             price_per_million_tokens: config.embedder.price_per_million_tokens,
             now: now(),
@@ -323,8 +338,8 @@ pub(crate) fn source_settings(config: &Config) -> anyhow::Result<SourceSettings>
 pub(crate) struct IngestMode {
     /// Remove what has left the source.
     pub(crate) prune: bool,
-    /// Build the collection anew.
-    pub(crate) full: bool,
+    /// Into which generation.
+    pub(crate) build: Build,
     /// Only say what would be done.
     pub(crate) dry_run: bool,
 }

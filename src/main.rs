@@ -5,7 +5,7 @@ mod commands;
 mod output;
 
 use clap::{Parser, Subcommand};
-use commands::{ask, demo, extract, extract_worker, fsck, ingest, models, search, serve};
+use commands::{ask, demo, extract, extract_worker, fsck, generations, ingest, models, search, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -53,6 +53,8 @@ enum Command {
     Ask(ask::Args),
     /// What retrieval finds, with scores
     Search(search::Args),
+    /// Generations of a collection: list, compare, switch, roll back, remove
+    Generations(generations::Args),
     /// Compare the catalog with the index, and repair what differs
     Fsck(fsck::Args),
     /// Model files: pull them, or list them
@@ -90,6 +92,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::ExtractWorker => anyhow::bail!("`extract-worker` is started before the async runtime"),
         Command::Ask(args) => ask::run(&global, args).await,
         Command::Search(args) => search::run(&global, args).await,
+        Command::Generations(args) => generations::run(&global, args).await,
         Command::Fsck(args) => fsck::run(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
         Command::Config => output::line(groundtone_config::DEFAULTS.trim_end()),

@@ -16,6 +16,7 @@ mod stories {
     pub mod docs;
     pub mod first_answer;
     pub mod formats;
+    pub mod generations;
     pub mod ingest;
     pub mod support;
 }

@@ -13,7 +13,7 @@ use groundtone_index::{CollectionSpec, Error, Filter, IdPage, Point, Query, Vect
 use groundtone_index_edge::Bm25;
 use groundtone_ingest::extract::{Extractor, ExtractorSettings};
 use groundtone_ingest::parse::Limits;
-use groundtone_ingest::{ChunkSettings, IngestSettings, Ingester, SourceSettings, source};
+use groundtone_ingest::{Build, ChunkSettings, IngestSettings, Ingester, SourceSettings, source};
 use groundtone_local::{LocalEmbedder, ModelStore, available_threads};
 use groundtone_prompt::{CountTokens, OpenAiTokens};
 use groundtone_provider::{Batcher, CallLimits, EmbedFor, Embedder, Endpoint, OpenAiEmbeddings, Pace};
@@ -55,6 +55,15 @@ impl VectorIndex for NullIndex {
     }
     async fn count(&self, _: &Tenant, _: &Collection, _: &Filter) -> Result<usize, Error> {
         Ok(0)
+    }
+    async fn set_alias(&self, _: &Collection, _: &Collection) -> Result<(), Error> {
+        Ok(())
+    }
+    async fn resolve(&self, _: &Collection) -> Result<Option<Collection>, Error> {
+        Ok(None)
+    }
+    async fn collections(&self) -> Result<Vec<Collection>, Error> {
+        Ok(Vec::new())
     }
     async fn settle(&self, _: &Collection) -> Result<(), Error> {
         Ok(())
@@ -126,13 +135,13 @@ async fn ingest(folder: &str, embedder: Arc<dyn Embedder>, max_tokens: usize) ->
         parse_timeout: Duration::from_secs(600),
         url_prefix: String::new(),
         prune: false,
-        full: false,
+        build: Build::Live,
         dry_run: false,
         price_per_million_tokens: 0.0,
         now: 0,
     };
-    let source = source::open(folder, &SourceSettings::default()).unwrap();
-    ingester.run(&*source, &settings, &|_| {}).await.unwrap()
+    let source = Arc::from(source::open(folder, &SourceSettings::default()).unwrap());
+    ingester.run(source, &settings, &|_| {}).await.unwrap()
 }
 
 /// Peak resident memory of this process, in MB.

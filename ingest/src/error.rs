@@ -55,6 +55,14 @@ pub enum Error {
         /// Points left.
         left: usize,
     },
+    /// There is no such generation.
+    #[error("collection `{collection}` has no {wanted}")]
+    NoGeneration {
+        /// Which collection.
+        collection: Collection,
+        /// What was asked for: "generation `documents@9`".
+        wanted: String,
+    },
     /// The embedder failed.
     #[error("embedding failed: {0}")]
     Embed(#[from] groundtone_provider::Error),
@@ -76,6 +84,7 @@ impl Error {
             Self::Source { .. } | Self::Empty { .. } => ErrorKind::InvalidRequest,
             Self::Unavailable { .. } => ErrorKind::Unavailable,
             Self::OtherVectors { .. } => ErrorKind::Conflict,
+            Self::NoGeneration { .. } => ErrorKind::NotFound,
             Self::Embed(error) => error.kind(),
             Self::Index(error) => error.kind(),
             Self::Catalog(error) => error.kind(),

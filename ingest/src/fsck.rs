@@ -38,6 +38,7 @@ impl Drift {
 impl Ingester {
     /// Looks for drift, and repairs it if told to: orphans are removed, and documents with missing points are marked, so that the next ingest stores them again.
     pub async fn fsck(&self, tenant: &Tenant, collection: &Collection, repair: bool) -> Result<Drift, Error> {
+        let collection = &self.live(collection).await?;
         if repair {
             Publisher { ingester: self, tenant, collection }.recover().await?;
         }

@@ -12,6 +12,8 @@ use groundtone_prompt::CountTokens;
 use groundtone_types::{ContentHash, DocumentId};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 /// A document on its way to the store.
 #[derive(Debug)]
@@ -53,18 +55,24 @@ pub(crate) struct Spent {
 }
 
 /// What every offer is prepared with.
-pub(crate) struct Preparer<'a> {
-    pub(crate) source: &'a dyn Source,
-    pub(crate) extractor: &'a Extractor,
-    pub(crate) catalog: &'a Catalog,
-    pub(crate) settings: &'a IngestSettings,
+pub(crate) struct Preparer {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) extractor: Arc<Extractor>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) settings: IngestSettings,
     pub(crate) tokens: Arc<dyn CountTokens>,
     pub(crate) fingerprint: String,
 }
 
-impl Preparer<'_> {
-    /// One offer to its end. Only the ledger can fail; everything else costs this document only.
-    pub(crate) async fn prepare(&self, offer: Offer) -> Result<(Step, Spent), groundtone_catalog::Error> {
+impl Preparer {
+    /// One offer to its end, on a task of its own: while the later stages hold the pipeline up, what has begun goes on, and neither a connection of the ledger nor a download is kept waiting.
+    pub(crate) async fn on_a_task(self: Arc<Self>, offer: Offer) -> Result<(Step, Spent), crate::Error> {
+        let work = async move { self.prepare(offer).await }.in_current_span();
+        AbortOnDropHandle::new(tokio::spawn(work)).await.map_err(|_| crate::Error::Pipeline("preparing"))?.map_err(Into::into)
+    }
+
+    /// Only the ledger can fail; everything else costs this document only.
+    async fn prepare(&self, offer: Offer) -> Result<(Step, Spent), groundtone_catalog::Error> {
         let item = match offer {
             Offer::Item(item) => item,
             Offer::Ignored => return Ok((Step::Ignored, Spent::default())),

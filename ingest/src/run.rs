@@ -21,7 +21,8 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
@@ -59,14 +60,26 @@ pub struct IngestSettings {
     pub url_prefix: String,
     /// Remove documents that the source no longer has.
     pub prune: bool,
-    /// Build the collection anew, from nothing.
-    pub full: bool,
+    /// Into what the documents go.
+    pub build: Build,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
     /// Price of a million embedded tokens; 0 where it has none.
     pub price_per_million_tokens: f64,
     /// Unix seconds, for the ledger.
     pub now: i64,
+}
+
+/// Which generation of a collection a run works on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Build {
+    /// The one that answers.
+    #[default]
+    Live,
+    /// A new one beside it, which answers when somebody switches. A run that was cut off goes on with the same one.
+    Beside,
+    /// A new one from nothing, which answers when the run is through; the older ones are removed then.
+    Anew,
 }
 
 /// Brings a source and a collection into agreement.
@@ -90,6 +103,8 @@ struct Group {
 pub(crate) struct Filled {
     pub(crate) documents: Vec<Prepared>,
     pub(crate) points: Vec<Point>,
+    /// Given back when the group is stored.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// What the stages of one run share.
@@ -164,6 +179,7 @@ impl Ingester {
 
     /// Takes a document out of a collection; the receipt says that it is gone.
     pub async fn delete(&self, tenant: &Tenant, collection: &Collection, document: &DocumentId) -> Result<crate::Receipt, Error> {
+        let collection = &self.live(collection).await?;
         Publisher { ingester: self, tenant, collection }.delete(document).await
     }
 
@@ -177,24 +193,27 @@ impl Ingester {
     /// An error ends the run; what was published stays, and the next run goes on from there.
     pub async fn run(
         &self,
-        source: &dyn Source,
+        source: Arc<dyn Source>,
         settings: &IngestSettings,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Report, Error> {
         let started = Instant::now();
         let calls_before = self.embed.batcher().calls();
-        self.open_collection(settings).await?;
+        let logical = settings.collection.clone();
+        let target = self.choose_generation(settings).await?;
+        let settings = &IngestSettings { collection: target, ..settings.clone() };
         let publisher = Publisher { ingester: self, tenant: &settings.tenant, collection: &settings.collection };
         if !settings.dry_run {
+            self.open_collection(&logical, settings).await?;
             publisher.recover().await?;
         }
         let report = Report::of_run(settings.run, settings.collection.clone(), settings.source.clone(), settings.dry_run);
         let state = Progress { stage: Stage::Documents, bytes_done: 0, bytes_total: 0, documents: 0, embedded: 0, chunks: 0 };
         let run = Run { settings, report: Mutex::new(report), state: Mutex::new(state), progress };
         let (to_embed, groups) = mpsc::channel(GROUPS_AHEAD);
-        let (to_store, filled) = mpsc::channel(GROUPS_AHEAD);
+        let (to_store, filled) = mpsc::unbounded_channel();
         let (seen, (), ()) = futures::try_join!(
-            self.prepare(source, &run, to_embed).instrument(info_span!("ingest.prepare")),
+            self.prepare(source.clone(), &run, to_embed).instrument(info_span!("ingest.prepare")),
             self.embed_groups(&run, groups, to_store).instrument(info_span!("ingest.embed")),
             self.store_groups(&run, &publisher, filled).instrument(info_span!("ingest.store")),
         )?;
@@ -208,6 +227,10 @@ impl Ingester {
             if let Some(cache) = &self.cache {
                 cache.trim().await?;
             }
+            if settings.build == Build::Anew {
+                self.switch(&logical, &settings.collection, settings.now).await?;
+                self.remove_generations(&logical, 0).await?;
+            }
         }
         let mut report = run.report.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.stages.settle = settling.elapsed().as_secs_f64();
@@ -218,36 +241,37 @@ impl Ingester {
         Ok(report)
     }
 
-    /// Makes the collection or checks that its vectors come from the same models as ours.
-    async fn open_collection(&self, settings: &IngestSettings) -> Result<(), Error> {
-        let embedder = self.embed.batcher().embedder();
-        let configured = Self::vectors_fingerprint(&**embedder, &*self.sparse);
-        let recorded = self.catalog.collection(&settings.collection).await?;
-        if let Some(record) = recorded.as_ref().filter(|record| record.fingerprint != configured && !settings.full) {
-            let (collection, stored) = (settings.collection.clone(), record.fingerprint.clone());
-            return Err(Error::OtherVectors { collection, stored, configured });
+    /// The fingerprint of the vectors that this one makes.
+    pub(crate) fn fingerprint(&self) -> String {
+        Self::vectors_fingerprint(&**self.embed.batcher().embedder(), &*self.sparse)
+    }
+
+    /// Makes the generation where it is not there yet. The first one of a collection answers from the beginning.
+    async fn open_collection(&self, logical: &Collection, settings: &IngestSettings) -> Result<(), Error> {
+        let (name, dimensions) = (settings.collection.clone(), self.embed.batcher().embedder().dimensions());
+        self.index.ensure(&CollectionSpec { name: name.clone(), dimensions }).await?;
+        if self.catalog.collection(&name).await?.is_none() {
+            let record = CollectionRecord { name: name.clone(), fingerprint: self.fingerprint(), dimensions, created_at: settings.now };
+            self.catalog.put_collection(&record).await?;
         }
-        if settings.dry_run {
-            return Ok(());
-        }
-        if settings.full {
-            self.catalog.clear_collection(&settings.collection).await?;
-            self.index.remove(&settings.collection).await?;
-        }
-        let dimensions = embedder.dimensions();
-        self.index.ensure(&CollectionSpec { name: settings.collection.clone(), dimensions }).await?;
-        if recorded.is_none() || settings.full {
-            let name = settings.collection.clone();
-            self.catalog.put_collection(&CollectionRecord { name, fingerprint: configured, dimensions, created_at: settings.now }).await?;
+        if logical.number().is_none() && self.index.resolve(logical).await?.is_none() {
+            self.switch(logical, &name, settings.now).await?;
         }
         Ok(())
     }
 
     /// Stage one: lists, reads and cuts, and makes groups.
-    async fn prepare(&self, source: &dyn Source, run: &Run<'_>, to_embed: mpsc::Sender<Group>) -> Result<Seen, Error> {
+    async fn prepare(&self, source: Arc<dyn Source>, run: &Run<'_>, to_embed: mpsc::Sender<Group>) -> Result<Seen, Error> {
         let tokens = self.embed.batcher().embedder().tokens();
         let fingerprint = run.settings.chunks.fingerprint(tokens.id());
-        let preparer = Preparer { source, extractor: &self.extractor, catalog: &self.catalog, settings: run.settings, tokens, fingerprint };
+        let preparer = Arc::new(Preparer {
+            source: source.clone(),
+            extractor: self.extractor.clone(),
+            catalog: self.catalog.clone(),
+            settings: run.settings.clone(),
+            tokens,
+            fingerprint,
+        });
         let limits = self.embed.batcher().embedder().limits();
         let round = limits.texts.saturating_mul(limits.parallel);
         let group_chunks = round.saturating_mul(GROUP_ROUNDS).clamp(GROUP_CHUNKS.0, GROUP_CHUNKS.1);
@@ -267,8 +291,7 @@ impl Ingester {
             Ok::<(), Error>(())
         };
         let work = async {
-            let mut steps =
-                tokio_stream::wrappers::ReceiverStream::new(offers).map(|offer| preparer.prepare(offer)).buffered(PREPARE_AHEAD);
+            let mut steps = ReceiverStream::new(offers).map(|offer| preparer.clone().on_a_task(offer)).buffered(PREPARE_AHEAD);
             let (mut seen, mut group) = (Seen::default(), Group::default());
             while let Some(step) = steps.next().await {
                 let (step, spent) = step?;
@@ -327,16 +350,27 @@ impl Ingester {
     }
 
     /// Stage two: vectors for each group. The next groups begin while one still waits for its last batch, so the embedder is never idle between two of them.
-    async fn embed_groups(&self, run: &Run<'_>, groups: mpsc::Receiver<Group>, to_store: mpsc::Sender<Filled>) -> Result<(), Error> {
-        let fill = |group: Group| async {
-            let began = Instant::now();
-            let filled = self.fill(group.documents, run).await;
-            run.note(|report| report.stages.embed += began.elapsed().as_secs_f64());
-            filled
+    /// What holds the stage up is how many groups are between here and the store, never a full queue: a call in progress is always looked after.
+    async fn embed_groups(
+        &self,
+        run: &Run<'_>,
+        groups: mpsc::Receiver<Group>,
+        to_store: mpsc::UnboundedSender<Filled>,
+    ) -> Result<(), Error> {
+        let places = Arc::new(Semaphore::new(GROUPS_EMBEDDED + GROUPS_AHEAD));
+        let fill = |group: Group| {
+            let places = places.clone();
+            async move {
+                let place = places.acquire_owned().await.map_err(|_| Error::Pipeline("embedding"))?;
+                let began = Instant::now();
+                let filled = self.fill(group.documents, run).await?;
+                run.note(|report| report.stages.embed += began.elapsed().as_secs_f64());
+                Ok::<Filled, Error>(Filled { _place: Some(place), ..filled })
+            }
         };
-        let mut filled = tokio_stream::wrappers::ReceiverStream::new(groups).map(fill).buffered(GROUPS_EMBEDDED);
+        let mut filled = ReceiverStream::new(groups).map(fill).buffered(GROUPS_EMBEDDED);
         while let Some(group) = filled.next().await {
-            send(&to_store, group?, "storing").await?;
+            to_store.send(group?).map_err(|_| Error::Pipeline("storing"))?;
         }
         Ok(())
     }
@@ -352,7 +386,7 @@ impl Ingester {
                 report.embedded += texts;
                 report.embedded_tokens += tokens;
             });
-            return Ok(Filled { documents, points: Vec::new() });
+            return Ok(Filled { documents, points: Vec::new(), _place: None });
         }
         let embedded = self.embed.embed(&texts, &sizes, &|texts| run.advance(|state| state.embedded += texts)).await?;
         run.note(|report| {
@@ -369,7 +403,12 @@ impl Ingester {
     }
 
     /// Stage three: points into the index, documents into the ledger.
-    async fn store_groups(&self, run: &Run<'_>, publisher: &Publisher<'_>, mut filled: mpsc::Receiver<Filled>) -> Result<(), Error> {
+    async fn store_groups(
+        &self,
+        run: &Run<'_>,
+        publisher: &Publisher<'_>,
+        mut filled: mpsc::UnboundedReceiver<Filled>,
+    ) -> Result<(), Error> {
         while let Some(group) = filled.recv().await {
             let documents: Vec<(Decision, u64, usize, usize)> = group
                 .documents
@@ -409,7 +448,7 @@ fn assemble(
     sparse: &dyn SparseEmbedder,
 ) -> (Filled, Vec<(Prepared, String)>) {
     let mut vectors = texts.iter().zip(vectors);
-    let mut filled = Filled { documents: Vec::with_capacity(documents.len()), points: Vec::with_capacity(texts.len()) };
+    let mut filled = Filled { documents: Vec::with_capacity(documents.len()), points: Vec::with_capacity(texts.len()), _place: None };
     let mut all_refused = Vec::new();
     for document in documents {
         let mut points = Vec::with_capacity(document.cuts.len());

@@ -6,9 +6,10 @@ use crate::output::{hint, json, line, say, watched};
 use anyhow::Context;
 use futures::StreamExt;
 use groundtone_config::{Config, Engine};
-use groundtone_ingest::{Error, Progress, Report, Stage, source};
+use groundtone_ingest::{Build, Error, Progress, Report, Source, Stage, source};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Rejected documents that are named one by one; a report has them all.
 const NAMED_REJECTIONS: usize = 50;
@@ -28,11 +29,14 @@ pub(crate) struct Args {
     /// Remove documents from the index that have left their source
     #[arg(long)]
     prune: bool,
-    /// Build the collection anew from nothing
-    #[arg(long)]
+    /// Build the collection anew from nothing; the old one answers until the new one is complete
+    #[arg(long, conflicts_with = "generation")]
     full: bool,
+    /// Build a new generation beside the live one; `groundtone generations switch` lets it answer
+    #[arg(long)]
+    generation: bool,
     /// Stay, and follow what changes in the source
-    #[arg(long, conflicts_with_all = ["dry_run", "full"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "full", "generation"])]
     watch: bool,
     /// Say what would be done and what it would cost, and do nothing
     #[arg(long)]
@@ -57,7 +61,12 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     if args.watch {
         return follow(global, &config, &library, &args).await;
     }
-    let mut mode = IngestMode { prune: args.prune, full: args.full, dry_run: args.dry_run };
+    let build = match (args.full, args.generation) {
+        (true, _) => Build::Anew,
+        (_, true) => Build::Beside,
+        _ => Build::Live,
+    };
+    let mut mode = IngestMode { prune: args.prune, build, dry_run: args.dry_run };
     for location in &args.locations {
         let report = ingest(&config, &library, location, args.source.as_deref(), mode).await?;
         show(&report, global.json)?;
@@ -65,7 +74,9 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
             return Err(hint(format!("none of the {} documents in {location} could be ingested", report.found), "the reasons stand above"));
         }
         // The first location builds the collection anew, the others add to it.
-        mode.full = false;
+        if mode.build == Build::Anew {
+            mode.build = Build::Live;
+        }
     }
     Ok(())
 }
@@ -106,13 +117,16 @@ pub(crate) async fn ingest(
     mode: IngestMode,
 ) -> anyhow::Result<Report> {
     let explain = |error: Error| match &error {
-        Error::OtherVectors { .. } => hint(&error, "name another collection with --collection, or build this one anew with --full"),
+        Error::OtherVectors { .. } => hint(
+            &error,
+            "build it with this one beside the live generation with --generation, or anew with --full, or name another with --collection",
+        ),
         Error::Source { .. } | Error::Empty { .. } => {
             hint(&error, "name a folder, a file, a pattern, a web page, a sitemap, s3://bucket/prefix, or - for records on standard input")
         }
         _ => hint(&error, "what was published stays; the same command goes on from there"),
     };
-    let source = source::open(location, &source_settings(config)?).map_err(explain)?;
+    let source: Arc<dyn Source> = Arc::from(source::open(location, &source_settings(config)?).map_err(explain)?);
     let name = name.map_or_else(|| source_name(location), str::to_owned);
     let settings = library.ingest_settings(config, &name, mode);
     let ledger = !mode.dry_run;
@@ -130,7 +144,7 @@ pub(crate) async fn ingest(
         let what = if at.stage == Stage::Settling { "settling" } else { "documents" };
         bar.set_message(format!("{} {what}, {} chunks, {speed:.0} chunks/s", at.documents, at.embedded));
     };
-    let result = library.ingester(config).await?.run(&*source, &settings, &progress).await;
+    let result = library.ingester(config).await?.run(source, &settings, &progress).await;
     bar.finish_and_clear();
     let report = result.map_err(explain)?;
     if ledger {

@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod extract;
 pub(crate) mod extract_worker;
 pub(crate) mod fsck;
+pub(crate) mod generations;
 pub(crate) mod ingest;
 pub(crate) mod models;
 pub(crate) mod search;

@@ -126,7 +126,10 @@ fn other_vectors_are_not_mixed_in() {
         |arguments: &[&str]| groundtone(folder.path(), arguments).env("GROUNDTONE_STORE_BM25_LANGUAGE", "german").output().unwrap();
     let refused = german(&["ingest", documents.to_str().unwrap()]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && text.contains("their vectors do not mix") && text.contains("--full"), "{text}");
+    assert!(
+        !refused.status.success() && text.contains("their vectors do not mix") && text.contains("--full") && text.contains("--generation"),
+        "{text}"
+    );
     assert!(!german(&["search", "grinder"]).status.success());
     assert!(german(&["ingest", "--full", documents.to_str().unwrap()]).status.success());
     assert!(german(&["search", "grinder"]).status.success());

@@ -83,7 +83,9 @@ fn the_command_line_is_described() {
     let help = String::from_utf8(groundtone(folder.path(), &["--help"]).output().unwrap().stdout).unwrap();
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/command-line.md")).unwrap();
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    for name in commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
+    // A description that goes on in the next line is indented further.
+    let names = commands.filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    for name in names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
         assert!(page.contains(&format!("`groundtone {name}")), "`groundtone {name}` is not on the page");
     }
 }

@@ -16,6 +16,7 @@ const STEPS: &[&[&str]] = &[&[
         PRIMARY KEY (tenant, collection, document, ordinal)) STRICT, WITHOUT ROWID",
     "CREATE TABLE intents (tenant TEXT NOT NULL, collection TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (tenant, collection, document)) STRICT, WITHOUT ROWID",
     "CREATE TABLE pending_removals (tenant TEXT NOT NULL, collection TEXT NOT NULL, id BLOB NOT NULL, PRIMARY KEY (tenant, collection, id)) STRICT, WITHOUT ROWID",
+    "CREATE TABLE switches (id INTEGER PRIMARY KEY, collection TEXT NOT NULL, target TEXT NOT NULL, at INTEGER NOT NULL) STRICT",
     "CREATE TABLE runs (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, collection TEXT NOT NULL, source TEXT NOT NULL, started_at INTEGER NOT NULL, finished_at INTEGER, report TEXT) STRICT",
 ]];
 
@@ -116,6 +117,33 @@ impl Catalog {
         Ok(())
     }
 
+    /// Every generation of a collection that is known, in the order of their numbers.
+    pub async fn generations(&self, collection: &Collection) -> Result<Vec<CollectionRecord>, Error> {
+        let names: Vec<String> =
+            sqlx::query_scalar("SELECT name FROM collections").fetch_all(&self.pool).await.map_err(|e| self.failed(e))?;
+        let names = names.into_iter().map(|name| Collection::new(name).map_err(|e| self.broken(&e))).collect::<Result<Vec<_>, _>>()?;
+        let mut found = Vec::new();
+        for name in names.into_iter().filter(|name| name.base() == collection.base() && name.number().is_some()) {
+            found.extend(self.collection(&name).await?);
+        }
+        found.sort_by_key(|record| record.name.number());
+        Ok(found)
+    }
+
+    /// Notes that a collection stands for `target` from now on.
+    pub async fn record_switch(&self, collection: &Collection, target: &Collection, now: i64) -> Result<(), Error> {
+        let query = sqlx::query("INSERT INTO switches (collection, target, at) VALUES (?, ?, ?)").bind(collection.base().to_owned());
+        query.bind(target.as_str()).bind(now).execute(&self.pool).await.map(|_| ()).map_err(|e| self.failed(e))
+    }
+
+    /// What a collection has stood for, latest first.
+    pub async fn switches(&self, collection: &Collection) -> Result<Vec<Collection>, Error> {
+        let query =
+            sqlx::query_scalar("SELECT target FROM switches WHERE collection = ? ORDER BY id DESC").bind(collection.base().to_owned());
+        let names: Vec<String> = query.fetch_all(&self.pool).await.map_err(|e| self.failed(e))?;
+        names.into_iter().map(|name| Collection::new(name).map_err(|e| self.broken(&e))).collect()
+    }
+
     /// Forgets a collection with the documents of every tenant; the caller removes it from the index.
     pub async fn clear_collection(&self, name: &Collection) -> Result<(), Error> {
         let mut transaction = self.pool.begin().await.map_err(|e| self.failed(e))?;
@@ -147,6 +175,14 @@ mod tests {
         assert_eq!(catalog.collection(&name).await.unwrap(), Some(record));
         catalog.clear_collection(&name).await.unwrap();
         assert_eq!(catalog.collection(&name).await.unwrap(), None);
+        for number in [2, 10, 1] {
+            let record = CollectionRecord { name: name.generation(number), fingerprint: "m".into(), dimensions: 3, created_at: 0 };
+            catalog.put_collection(&record).await.unwrap();
+            catalog.record_switch(&name, &record.name, 7).await.unwrap();
+        }
+        let numbers: Vec<_> = catalog.generations(&name).await.unwrap().iter().filter_map(|record| record.name.number()).collect();
+        assert_eq!(numbers, [1, 2, 10]);
+        assert_eq!(catalog.switches(&name).await.unwrap(), [1, 10, 2].map(|number| name.generation(number)));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-use crate::payload;
+use crate::{aliases, payload};
 use async_trait::async_trait;
 use groundtone_index::{
     BM25, CollectionSpec, DENSE, Error, Filter, IdPage, Point, Query, RRF_K, Search, VectorIndex, field, sort_hits, stored_id,
@@ -45,6 +45,8 @@ pub struct EdgeIndex {
     root: PathBuf,
     settings: EdgeSettings,
     collections: Arc<Mutex<HashMap<Collection, Arc<Open>>>>,
+    /// What stands in the `.alias` files; this process is their only writer.
+    aliases: Mutex<HashMap<Collection, Collection>>,
     queries: Arc<Semaphore>,
 }
 
@@ -54,7 +56,12 @@ impl EdgeIndex {
         std::fs::create_dir_all(root)
             .map_err(|error| Error::Unavailable { place: root.display().to_string(), reason: error.to_string() })?;
         let queries = Arc::new(Semaphore::new(settings.parallel_queries.max(1)));
-        Ok(Self { root: root.to_owned(), settings, collections: Arc::default(), queries })
+        let aliases = Mutex::new(aliases::read(root)?);
+        Ok(Self { root: root.to_owned(), settings, collections: Arc::default(), aliases, queries })
+    }
+
+    fn target(&self, name: &Collection) -> Collection {
+        self.aliases.lock().unwrap_or_else(PoisonError::into_inner).get(name).unwrap_or(name).clone()
     }
 
     fn place(&self, name: &Collection) -> String {
@@ -63,8 +70,8 @@ impl EdgeIndex {
 
     /// The open collection, opening it from its folder if need be. Held across the open, so that two callers do not open twice.
     async fn collection(&self, name: &Collection, create: Option<usize>) -> Result<Arc<Open>, Error> {
-        let collections = self.collections.clone();
-        let (path, name, threads) = (self.root.join(name.as_str()), name.clone(), self.settings.indexing_threads);
+        let (collections, name, threads) = (self.collections.clone(), self.target(name), self.settings.indexing_threads);
+        let path = self.root.join(name.as_str());
         blocking(move || {
             let mut collections = collections.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(open) = collections.get(&name) {
@@ -320,6 +327,24 @@ impl VectorIndex for EdgeIndex {
     async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error> {
         let request = CountRequest { filter: Some(payload::filter(tenant, filter)?), exact: true };
         self.read(collection, move |shard| shard.count(request).map_err(engine_failed(shard.path()))).await
+    }
+
+    async fn set_alias(&self, alias: &Collection, target: &Collection) -> Result<(), Error> {
+        // Opened first: an alias never stands for what cannot be read.
+        self.collection(target, None).await?;
+        let (root, name, to) = (self.root.clone(), alias.clone(), target.clone());
+        blocking(move || aliases::write(&root, &name, &to)).await?;
+        self.aliases.lock().unwrap_or_else(PoisonError::into_inner).insert(alias.clone(), target.clone());
+        Ok(())
+    }
+
+    async fn resolve(&self, alias: &Collection) -> Result<Option<Collection>, Error> {
+        Ok(self.aliases.lock().unwrap_or_else(PoisonError::into_inner).get(alias).cloned())
+    }
+
+    async fn collections(&self) -> Result<Vec<Collection>, Error> {
+        let root = self.root.clone();
+        blocking(move || aliases::collections(&root)).await
     }
 
     async fn settle(&self, collection: &Collection) -> Result<(), Error> {

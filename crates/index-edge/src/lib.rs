@@ -5,6 +5,7 @@
 //! This is the only crate that knows `qdrant-edge`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+mod aliases;
 mod bm25;
 mod edge;
 mod payload;

@@ -13,9 +13,9 @@ use groundtone_index::{
 };
 use groundtone_types::{Collection, Snippet, Tenant};
 use qdrant_client::qdrant::{
-    CountPointsBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder, Distance, FieldType,
-    GetPointsBuilder, KeywordIndexParamsBuilder, Modifier, PointId, PointsIdsList, ScrollPointsBuilder, SparseVectorParamsBuilder,
-    SparseVectorsConfigBuilder, UpsertPointsBuilder, VectorParamsBuilder, VectorsConfigBuilder, vectors_config,
+    CountPointsBuilder, CreateAliasBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder, Distance,
+    FieldType, GetPointsBuilder, KeywordIndexParamsBuilder, Modifier, PointId, PointsIdsList, ScrollPointsBuilder,
+    SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, VectorParamsBuilder, VectorsConfigBuilder, vectors_config,
 };
 use qdrant_client::{Qdrant, QdrantError};
 use secrecy::{ExposeSecret, SecretString};
@@ -252,6 +252,30 @@ impl VectorIndex for QdrantIndex {
     }
 
     /// The server flushes and optimizes by itself.
+    async fn set_alias(&self, alias: &Collection, target: &Collection) -> Result<(), Error> {
+        // An alias of a collection that is not there would be made, and answer nothing.
+        self.dimensions(target).await?;
+        let request = CreateAliasBuilder::new(target.as_str(), alias.as_str());
+        self.call(Some(target), || self.client.create_alias(request.clone())).await?;
+        self.dimensions.lock().unwrap_or_else(PoisonError::into_inner).remove(alias);
+        Ok(())
+    }
+
+    async fn resolve(&self, alias: &Collection) -> Result<Option<Collection>, Error> {
+        let list = self.call(None, || self.client.list_aliases()).await?;
+        let found = list.aliases.into_iter().find(|entry| entry.alias_name == alias.as_str());
+        let broken = |error: groundtone_types::NameError| Error::Failed { place: self.url.clone(), reason: error.to_string() };
+        found.map(|entry| Collection::new(entry.collection_name).map_err(broken)).transpose()
+    }
+
+    async fn collections(&self) -> Result<Vec<Collection>, Error> {
+        let list = self.call(None, || self.client.list_collections()).await?;
+        // Others may share the server; their names need not be ours.
+        let mut found: Vec<Collection> = list.collections.into_iter().filter_map(|entry| Collection::new(entry.name).ok()).collect();
+        found.sort();
+        Ok(found)
+    }
+
     async fn settle(&self, _collection: &Collection) -> Result<(), Error> {
         Ok(())
     }

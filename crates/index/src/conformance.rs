@@ -24,6 +24,7 @@ pub async fn check(index: &dyn VectorIndex, sparse: &dyn SparseEmbedder) -> Resu
     suite.ranking().await?;
     suite.replacing_and_deleting().await?;
     suite.many().await?;
+    suite.aliases().await?;
     index.remove(&suite.name).await.map_err(failed("removing a collection"))?;
     match index.count(&suite.tenant, &suite.name, &Filter::default()).await {
         Err(Error::NoCollection(_)) => Ok(()),
@@ -208,5 +209,40 @@ impl Suite<'_> {
         expect("pages give every id once", seen.len() == 2_000 && distinct == wanted && pages >= 7, &(seen.len(), pages))?;
         let hits = self.query(&self.tenant, Search::Sparse(self.sparse.query("word1234")), Filter::default(), 5).await?;
         expect("one word of 2,000 documents is found", hits.first().is_some_and(|hit| hit.chunk.text == "word1234 filler"), &hits)
+    }
+
+    async fn aliases(&self) -> Result<(), String> {
+        let alias = Collection::new("conformance-alias").map_err(|e| e.to_string())?;
+        let generations = [alias.generation(1), alias.generation(2)];
+        let unknown = self.index.resolve(&alias).await.map_err(failed("resolve"))?;
+        expect("an alias that was never set stands for nothing", unknown.is_none(), &unknown)?;
+        for (at, name) in generations.iter().enumerate() {
+            self.index.ensure(&CollectionSpec { name: name.clone(), dimensions: DIMENSIONS }).await.map_err(failed("ensure"))?;
+            let point = self.point(&format!("of-{at}"), 0, "text", lean(at, 1.0))?;
+            self.index.upsert(&self.tenant, name, vec![point]).await.map_err(failed("upsert"))?;
+        }
+        for target in [&generations[0], &generations[1], &generations[0]] {
+            self.index.set_alias(&alias, target).await.map_err(failed("set_alias"))?;
+            let resolved = self.index.resolve(&alias).await.map_err(failed("resolve"))?;
+            expect("an alias stands for its target", resolved.as_ref() == Some(target), &resolved)?;
+            let query = Query { search: Search::Dense(lean(0, 1.0)), filter: Filter::default(), limit: 5 };
+            let through = self.index.query(&self.tenant, &alias, query.clone()).await.map_err(failed("query"))?;
+            let direct = self.index.query(&self.tenant, target, query).await.map_err(failed("query"))?;
+            expect("a query through the alias is a query of the target", through == direct && through.len() == 1, &(&through, &direct))?;
+        }
+        let point = self.point("through-the-alias", 0, "text", lean(3, 1.0))?;
+        self.index.upsert(&self.tenant, &alias, vec![point]).await.map_err(failed("upsert"))?;
+        let counts = [
+            self.index.count(&self.tenant, &generations[0], &Filter::default()).await.map_err(failed("count"))?,
+            self.index.count(&self.tenant, &generations[1], &Filter::default()).await.map_err(failed("count"))?,
+        ];
+        expect("a write through the alias goes to its target", counts == [2, 1], &counts)?;
+        let stored = self.index.collections().await.map_err(failed("collections"))?;
+        let listed = generations.iter().all(|name| stored.contains(name)) && !stored.contains(&alias);
+        expect("collections are listed, aliases are not", listed, &stored)?;
+        for name in &generations {
+            self.index.remove(name).await.map_err(failed("remove"))?;
+        }
+        Ok(())
     }
 }

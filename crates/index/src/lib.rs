@@ -19,8 +19,9 @@ use uuid::Uuid;
 pub const DENSE: &str = "dense";
 /// Name of the sparse vector.
 pub const BM25: &str = "bm25";
-/// RRF's constant: score = sum over arms of 1 / (k + rank), rank from 0 as Qdrant counts; Cormack et al., SIGIR 2009.
-pub const RRF_K: u32 = 60;
+/// RRF's constant: score = sum over arms of 1 / (k + rank), rank from 0 as Qdrant counts (Cormack et al., SIGIR 2009). Theirs is 60, Qdrant's is 2: the first places of an arm
+/// count for more, which found the right document a little more often on XQuAD and SciFact (docs/decisions/0008-fusion.md).
+pub const RRF_K: u32 = 2;
 
 /// A sparse vector: `indices` ascending and distinct, as many `values`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -159,6 +160,12 @@ pub trait VectorIndex: Send + Sync {
     async fn missing(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Uuid>, Error>;
     /// How many points the filter admits, exactly.
     async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error>;
+    /// Lets `alias` stand for `target` from now on, in every call. A call sees the old target or the new one, never a mixture.
+    async fn set_alias(&self, alias: &Collection, target: &Collection) -> Result<(), Error>;
+    /// What an alias stands for; `None` where there is no such alias.
+    async fn resolve(&self, alias: &Collection) -> Result<Option<Collection>, Error>;
+    /// Every collection that is stored, aliases not among them.
+    async fn collections(&self) -> Result<Vec<Collection>, Error>;
     /// Makes everything durable and searchable at full speed; called after each group of an ingest.
     async fn settle(&self, collection: &Collection) -> Result<(), Error>;
     /// Whether the index can answer now; the error says why not.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 #[derive(Default)]
 pub struct MemoryIndex {
     collections: RwLock<BTreeMap<Collection, Stored>>,
+    aliases: RwLock<BTreeMap<Collection, Collection>>,
 }
 
 struct Stored {
@@ -46,12 +47,18 @@ fn hash(word: &str) -> u32 {
 }
 
 impl MemoryIndex {
+    fn target(&self, name: &Collection) -> Collection {
+        self.aliases.read().unwrap_or_else(PoisonError::into_inner).get(name).unwrap_or(name).clone()
+    }
+
     fn read<T>(&self, name: &Collection, work: impl FnOnce(&Stored) -> Result<T, Error>) -> Result<T, Error> {
+        let name = &self.target(name);
         let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
         work(collections.get(name).ok_or_else(|| Error::NoCollection(name.clone()))?)
     }
 
     fn write<T>(&self, name: &Collection, work: impl FnOnce(&mut Stored) -> Result<T, Error>) -> Result<T, Error> {
+        let name = &self.target(name);
         let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
         work(collections.get_mut(name).ok_or_else(|| Error::NoCollection(name.clone()))?)
     }
@@ -191,6 +198,20 @@ impl VectorIndex for MemoryIndex {
 
     async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error> {
         self.read(collection, |stored| Ok(stored.admitted(tenant, filter).count()))
+    }
+
+    async fn set_alias(&self, alias: &Collection, target: &Collection) -> Result<(), Error> {
+        self.read(target, |_| Ok(()))?;
+        self.aliases.write().unwrap_or_else(PoisonError::into_inner).insert(alias.clone(), target.clone());
+        Ok(())
+    }
+
+    async fn resolve(&self, alias: &Collection) -> Result<Option<Collection>, Error> {
+        Ok(self.aliases.read().unwrap_or_else(PoisonError::into_inner).get(alias).cloned())
+    }
+
+    async fn collections(&self) -> Result<Vec<Collection>, Error> {
+        Ok(self.collections.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect())
     }
 
     async fn settle(&self, _collection: &Collection) -> Result<(), Error> {

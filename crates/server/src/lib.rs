@@ -10,6 +10,7 @@ mod error;
 mod run;
 mod state;
 
+pub use api::generations::{GenerationList, SwitchBody};
 pub use api::search::SearchHits;
 pub use auth::{AccessPolicy, KeyHash};
 pub use run::{RunError, run};
@@ -37,6 +38,8 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/embeddings", post(api::embeddings::create))
         .route("/v1/models", get(api::models::list))
         .route("/v1/models/{id}", get(api::models::retrieve))
+        .route("/v1/groundtone/generations", get(api::generations::list))
+        .route("/v1/groundtone/generations/switch", post(api::generations::switch))
         .route("/v1/groundtone/search", post(api::search::search))
         .route_layer(middleware::from_fn_with_state(state.clone(), auth::require_access));
     Router::new()

@@ -19,6 +19,16 @@ fn is_slug(value: &str) -> bool {
     value.len() <= 64 && bytes.next().is_some_and(plain) && bytes.all(|b| plain(b) || b == b'-' || b == b'_')
 }
 
+/// A slug, or a generation of one: `documents@2`.
+fn is_collection(value: &str) -> bool {
+    match value.split_once('@') {
+        None => is_slug(value),
+        Some((base, number)) => {
+            is_slug(base) && number.len() <= 6 && !number.starts_with('0') && number.parse::<u32>().is_ok_and(|n| n > 0)
+        }
+    }
+}
+
 fn is_document_id(value: &str) -> bool {
     !value.is_empty() && value.chars().count() <= 1024 && !value.chars().any(char::is_control)
 }
@@ -47,6 +57,12 @@ macro_rules! name_type {
                 Self::new(value)
             }
         }
+        impl std::str::FromStr for $name {
+            type Err = NameError;
+            fn from_str(value: &str) -> Result<Self, NameError> {
+                Self::new(value)
+            }
+        }
         impl From<$name> for String {
             fn from(name: $name) -> String {
                 name.0
@@ -65,13 +81,30 @@ name_type!(
     Tenant, "tenant", SLUG_RULE, is_slug
 );
 name_type!(
-    /// A named set of documents that is searched together.
-    Collection, "collection", SLUG_RULE, is_slug
+    /// A named set of documents that is searched together, or one generation of it (`documents@2`).
+    Collection, "collection", SLUG_RULE, is_collection
 );
 name_type!(
     /// A document's stable name inside a collection: for a folder, its path below that folder with `/`.
     DocumentId, "document id", DOCUMENT_RULE, is_document_id
 );
+
+impl Collection {
+    /// The `number`th generation of this collection, from 1; of a generation, its sibling.
+    pub fn generation(&self, number: u32) -> Self {
+        Self(format!("{}@{}", self.base(), number.max(1)))
+    }
+
+    /// The name without its generation.
+    pub fn base(&self) -> &str {
+        self.0.split('@').next().unwrap_or_default()
+    }
+
+    /// Which generation this names; `None` for the collection itself.
+    pub fn number(&self) -> Option<u32> {
+        self.0.split_once('@').and_then(|(_, number)| number.parse().ok())
+    }
+}
 
 impl Default for Tenant {
     /// The one tenant of an installation that has no keys.
@@ -93,6 +126,12 @@ mod tests {
         for good in ["a", "default", "help-centre_2", "0"] {
             assert!(Tenant::new(good).is_ok(), "{good:?}");
         }
+        for bad in ["a@", "a@0", "a@01", "a@x", "@1", "a@1@2", "a@1234567", "A@1"] {
+            assert!(Collection::new(bad).is_err(), "{bad:?}");
+        }
+        let parts = Collection::new("docs@2").map(|second| (second.base().to_owned(), second.number(), second.generation(7).to_string()));
+        assert_eq!(parts, Ok(("docs".to_owned(), Some(2), "docs@7".to_owned())));
+        assert!(Tenant::new("a@1").is_err());
         assert!(DocumentId::new("policies/returns.md").is_ok());
         assert!(DocumentId::new("a\nb").is_err());
     }

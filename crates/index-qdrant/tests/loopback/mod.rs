@@ -47,7 +47,7 @@ pub async fn start_at(address: SocketAddr, delay: Duration) -> Server {
     let listener = socket.listen(16).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let store = Store { folder: Arc::new(tempfile::tempdir().unwrap()), shards: Arc::default(), delay };
+    let store = Store { folder: Arc::new(tempfile::tempdir().unwrap()), shards: Arc::default(), aliases: Arc::default(), delay };
     let serving = tonic::transport::Server::builder()
         .add_service(PointsServer::new(store.clone()))
         .add_service(CollectionsServer::new(store))
@@ -62,13 +62,15 @@ pub async fn start_at(address: SocketAddr, delay: Duration) -> Server {
 struct Store {
     folder: Arc<tempfile::TempDir>,
     shards: Arc<Mutex<HashMap<String, Arc<EdgeShard>>>>,
+    aliases: Arc<Mutex<HashMap<String, String>>>,
     delay: Duration,
 }
 
 impl Store {
     async fn shard(&self, name: &str) -> Result<Arc<EdgeShard>, Status> {
         tokio::time::sleep(self.delay).await;
-        self.shards.lock().unwrap().get(name).cloned().ok_or_else(|| Status::not_found(format!("Collection `{name}` doesn't exist!")))
+        let name = self.aliases.lock().unwrap().get(name).cloned().unwrap_or_else(|| name.to_owned());
+        self.shards.lock().unwrap().get(&name).cloned().ok_or_else(|| Status::not_found(format!("Collection `{name}` doesn't exist!")))
     }
 }
 
@@ -254,6 +256,23 @@ impl Collections for Store {
         Ok(Response::new(CollectionOperationResponse { result: true, time: 0.0 }))
     }
 
+    async fn update_aliases(&self, request: Request<ChangeAliases>) -> Result<Response<CollectionOperationResponse>, Status> {
+        for action in request.into_inner().actions {
+            let Some(alias_operations::Action::CreateAlias(create)) = action.action else {
+                return Err(Status::unimplemented("only making aliases"));
+            };
+            self.shard(&create.collection_name).await?;
+            self.aliases.lock().unwrap().insert(create.alias_name, create.collection_name);
+        }
+        Ok(Response::new(CollectionOperationResponse { result: true, time: 0.0 }))
+    }
+
+    async fn list_aliases(&self, _: Request<ListAliasesRequest>) -> Result<Response<ListAliasesResponse>, Status> {
+        let aliases = self.aliases.lock().unwrap().clone().into_iter();
+        let aliases = aliases.map(|(alias_name, collection_name)| AliasDescription { alias_name, collection_name }).collect();
+        Ok(Response::new(ListAliasesResponse { aliases, time: 0.0 }))
+    }
+
     async fn collection_exists(&self, request: Request<CollectionExistsRequest>) -> Result<Response<CollectionExistsResponse>, Status> {
         let exists = self.shards.lock().unwrap().contains_key(&request.into_inner().collection_name);
         Ok(Response::new(CollectionExistsResponse { result: Some(CollectionExists { exists }), time: 0.0 }))
@@ -261,9 +280,7 @@ impl Collections for Store {
 
     unused! {
         update(UpdateCollection) -> CollectionOperationResponse;
-        update_aliases(ChangeAliases) -> CollectionOperationResponse;
         list_collection_aliases(ListCollectionAliasesRequest) -> ListAliasesResponse;
-        list_aliases(ListAliasesRequest) -> ListAliasesResponse;
         collection_cluster_info(CollectionClusterInfoRequest) -> CollectionClusterInfoResponse;
         update_collection_cluster_setup(UpdateCollectionClusterSetupRequest) -> UpdateCollectionClusterSetupResponse;
         create_shard_key(CreateShardKeyRequest) -> CreateShardKeyResponse;

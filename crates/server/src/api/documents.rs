@@ -84,7 +84,7 @@ pub(crate) async fn put(
     };
     let documents = &state.documents;
     let _turn = documents.turn.lock().await;
-    let report = documents.ingester.run(&document, &documents.settings(), &|_| {}).await.map_err(|error| failed(&error))?;
+    let report = documents.ingester.run(Arc::new(document), &documents.settings(), &|_| {}).await.map_err(|error| failed(&error))?;
     match report.rejected.first() {
         Some(rejection) => Err(ApiError::invalid("text", format!("`{}` {}", rejection.path, rejection.reason))),
         None => Ok(Json(report)),
@@ -108,15 +108,15 @@ pub(crate) async fn status(State(state): State<Arc<AppState>>, Path(id): Path<St
     let id = document_id(id)?;
     let documents = &state.documents;
     let record = stored(documents, &id).await?.ok_or_else(|| unknown(&id))?;
-    let settings = &documents.settings;
-    let points = documents.catalog.points(&settings.tenant, &settings.collection, &id).await;
+    let live = documents.ingester.live(&documents.settings.collection).await.map_err(|error| failed(&error))?;
+    let points = documents.catalog.points(&documents.settings.tenant, &live, &id).await;
     let points = points.map_err(|error| ApiError::of(error.kind(), &error))?.len();
     Ok(Json(Status { record, points }))
 }
 
 async fn stored(documents: &Documents, id: &DocumentId) -> Result<Option<DocumentRecord>, ApiError> {
-    let settings = &documents.settings;
-    documents.catalog.document(&settings.tenant, &settings.collection, id).await.map_err(|error| ApiError::of(error.kind(), &error))
+    let live = documents.ingester.live(&documents.settings.collection).await.map_err(|error| failed(&error))?;
+    documents.catalog.document(&documents.settings.tenant, &live, id).await.map_err(|error| ApiError::of(error.kind(), &error))
 }
 
 fn unknown(id: &DocumentId) -> ApiError {

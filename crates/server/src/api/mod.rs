@@ -3,6 +3,7 @@
 pub(crate) mod chat;
 pub(crate) mod documents;
 pub(crate) mod embeddings;
+pub(crate) mod generations;
 pub(crate) mod health;
 pub(crate) mod models;
 pub(crate) mod page;
