@@ -55,6 +55,12 @@ pub enum Error {
         /// Points left.
         left: usize,
     },
+    /// A generation that was not built to its end.
+    #[error("generation `{generation}` is not complete: no run over it came to its end")]
+    Unfinished {
+        /// Which one.
+        generation: Collection,
+    },
     /// There is no such generation.
     #[error("collection `{collection}` has no {wanted}")]
     NoGeneration {
@@ -83,7 +89,7 @@ impl Error {
         match self {
             Self::Source { .. } | Self::Empty { .. } => ErrorKind::InvalidRequest,
             Self::Unavailable { .. } => ErrorKind::Unavailable,
-            Self::OtherVectors { .. } => ErrorKind::Conflict,
+            Self::OtherVectors { .. } | Self::Unfinished { .. } => ErrorKind::Conflict,
             Self::NoGeneration { .. } => ErrorKind::NotFound,
             Self::Embed(error) => error.kind(),
             Self::Index(error) => error.kind(),

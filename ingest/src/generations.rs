@@ -15,6 +15,8 @@ pub struct Generation {
     pub name: Collection,
     /// Whether it answers.
     pub live: bool,
+    /// Whether a run over it came to its end.
+    pub complete: bool,
     /// Whether its vectors can be searched with the configured embedders.
     pub searchable: bool,
     /// What its vectors come from.
@@ -76,6 +78,7 @@ impl Ingester {
             let (documents, chunks) = self.catalog.counts(tenant, &record.name).await?;
             found.push(Generation {
                 live: record.name == live,
+                complete: record.completed_at.is_some(),
                 searchable: record.fingerprint == configured,
                 name: record.name,
                 fingerprint: record.fingerprint,
@@ -98,9 +101,15 @@ impl Ingester {
         if record.fingerprint != configured {
             return Err(Error::OtherVectors { collection: target.clone(), stored: record.fingerprint, configured });
         }
+        if record.completed_at.is_none() {
+            return Err(Error::Unfinished { generation: target.clone() });
+        }
+        self.let_answer(collection, target, now).await
+    }
+
+    pub(crate) async fn let_answer(&self, collection: &Collection, target: &Collection, now: i64) -> Result<(), Error> {
         self.index.set_alias(collection, target).await?;
-        self.catalog.record_switch(collection, target, now).await?;
-        Ok(())
+        Ok(self.catalog.record_switch(collection, target, now).await?)
     }
 
     /// The newest generation that is not live: what `switch` without a name means.

@@ -227,6 +227,7 @@ impl Ingester {
             if let Some(cache) = &self.cache {
                 cache.trim().await?;
             }
+            self.catalog.complete_collection(&settings.collection, settings.now).await?;
             if settings.build == Build::Anew {
                 self.switch(&logical, &settings.collection, settings.now).await?;
                 self.remove_generations(&logical, 0).await?;
@@ -251,11 +252,17 @@ impl Ingester {
         let (name, dimensions) = (settings.collection.clone(), self.embed.batcher().embedder().dimensions());
         self.index.ensure(&CollectionSpec { name: name.clone(), dimensions }).await?;
         if self.catalog.collection(&name).await?.is_none() {
-            let record = CollectionRecord { name: name.clone(), fingerprint: self.fingerprint(), dimensions, created_at: settings.now };
+            let record = CollectionRecord {
+                name: name.clone(),
+                fingerprint: self.fingerprint(),
+                dimensions,
+                created_at: settings.now,
+                completed_at: None,
+            };
             self.catalog.put_collection(&record).await?;
         }
         if logical.number().is_none() && self.index.resolve(logical).await?.is_none() {
-            self.switch(logical, &name, settings.now).await?;
+            self.let_answer(logical, &name, settings.now).await?;
         }
         Ok(())
     }
@@ -275,7 +282,7 @@ impl Ingester {
         let limits = self.embed.batcher().embedder().limits();
         let round = limits.texts.saturating_mul(limits.parallel);
         let group_chunks = round.saturating_mul(GROUP_ROUNDS).clamp(GROUP_CHUNKS.0, GROUP_CHUNKS.1);
-        let (to_prepare, offers) = mpsc::channel(LIST_AHEAD);
+        let (to_prepare, offers) = mpsc::channel(if source.carries_content() { PREPARE_AHEAD } else { LIST_AHEAD });
         let list = async {
             let mut listing = source.offers();
             while let Some(offer) = listing.next().await {

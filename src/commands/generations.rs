@@ -123,7 +123,11 @@ fn show(generations: &[Generation], as_json: bool) -> anyhow::Result<()> {
         return json(&serde_json::json!({"generations": generations}));
     }
     generations.iter().try_for_each(|generation| {
-        let live = if generation.live { "answers" } else { "       " };
+        let live = match (generation.live, generation.complete) {
+            (true, _) => "answers  ",
+            (_, true) => "complete ",
+            _ => "unfinished",
+        };
         line(format!(
             "{live}  {}  {} documents, {} chunks  {}",
             generation.name, generation.documents, generation.chunks, generation.fingerprint

@@ -1,8 +1,9 @@
 //! Another embedder or other chunks, built beside what answers, compared with it, and switched to at once.
 
-use super::support::{Server, groundtone, run, run_failing, run_json, small_shop};
+use super::support::{Server, groundtone, run, run_failing, run_json, small_shop, wait_for};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::process::Stdio;
 
 fn names(folder: &Path) -> Vec<(String, bool)> {
     let list = run_json(folder, &["generations", "--json"]);
@@ -46,6 +47,28 @@ fn a_generation_is_built_compared_switched_to_and_rolled_back() {
     assert_eq!(run_json(folder.path(), &["generations", "gc", "--keep", "0", "--json"])["removed"], json!(["documents@1"]));
     assert!(found().contains("99 euro") && run(folder.path(), &["fsck"]).status.success());
     assert!(run_failing(folder.path(), &["generations", "rollback"]).0.contains("has no earlier generation"));
+}
+
+#[test]
+fn a_generation_that_was_cut_off_does_not_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = small_shop(folder.path());
+    let path = documents.to_str().unwrap();
+    run_json(folder.path(), &["ingest", path, "--json"]);
+    for number in 0..600 {
+        std::fs::write(documents.join(format!("part-{number}.md")), format!("# Part {number}\n\nPart {number} fits.\n")).unwrap();
+    }
+    let build = ["ingest", path, "--generation", "--json"];
+    let mut child = groundtone(folder.path(), &build).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the second generation", || folder.path().join("data/vectors/documents@2").exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (text, code) = run_failing(folder.path(), &["generations", "switch"]);
+    assert!(code == 1 && text.contains("`documents@2` is not complete"), "{text}");
+    let report = run_json(folder.path(), &build);
+    assert_eq!((&report["collection"], &report["found"]), (&"documents@2".into(), &605.into()));
+    run_json(folder.path(), &["generations", "switch", "--json"]);
+    assert_eq!(run_json(folder.path(), &["fsck", "--json"])["documents"], 605);
 }
 
 #[test]

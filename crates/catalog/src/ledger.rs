@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The schema, one statement each; `user_version` says how many of the steps a database has seen.
 const STEPS: &[&[&str]] = &[&[
-    "CREATE TABLE collections (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, dimensions INTEGER NOT NULL, created_at INTEGER NOT NULL) STRICT",
+    "CREATE TABLE collections (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, dimensions INTEGER NOT NULL, created_at INTEGER NOT NULL, completed_at INTEGER) STRICT",
     "CREATE TABLE documents (tenant TEXT NOT NULL, collection TEXT NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, content_hash TEXT NOT NULL, version TEXT,
         settings_fingerprint TEXT NOT NULL, title TEXT NOT NULL, url TEXT NOT NULL, bytes INTEGER NOT NULL, tokens INTEGER NOT NULL, run TEXT NOT NULL, indexed_at INTEGER NOT NULL,
         PRIMARY KEY (tenant, collection, id)) STRICT, WITHOUT ROWID",
@@ -31,6 +31,8 @@ pub struct CollectionRecord {
     pub dimensions: usize,
     /// Unix seconds.
     pub created_at: i64,
+    /// When a run over it came to its end; `None` for one that is still being built, or was cut off.
+    pub completed_at: Option<i64>,
 }
 
 /// The database. Every call about documents names its tenant.
@@ -90,7 +92,8 @@ impl Catalog {
 
     /// What a collection's vectors come from; `None` if there is no such collection.
     pub async fn collection(&self, name: &Collection) -> Result<Option<CollectionRecord>, Error> {
-        let row = sqlx::query("SELECT fingerprint, dimensions, created_at FROM collections WHERE name = ?").bind(name.as_str());
+        let row =
+            sqlx::query("SELECT fingerprint, dimensions, created_at, completed_at FROM collections WHERE name = ?").bind(name.as_str());
         let Some(row) = row.fetch_optional(&self.pool).await.map_err(|e| self.failed(e))? else { return Ok(None) };
         let read = || -> Result<CollectionRecord, sqlx::Error> {
             let dimensions = usize::try_from(row.try_get::<i64, _>("dimensions")?).unwrap_or_default();
@@ -99,6 +102,7 @@ impl Catalog {
                 fingerprint: row.try_get("fingerprint")?,
                 dimensions,
                 created_at: row.try_get("created_at")?,
+                completed_at: row.try_get("completed_at")?,
             })
         };
         read().map(Some).map_err(|e| self.failed(e))
@@ -106,15 +110,22 @@ impl Catalog {
 
     /// Notes what a collection's vectors come from.
     pub async fn put_collection(&self, record: &CollectionRecord) -> Result<(), Error> {
-        sqlx::query("INSERT OR REPLACE INTO collections (name, fingerprint, dimensions, created_at) VALUES (?, ?, ?, ?)")
+        sqlx::query("INSERT OR REPLACE INTO collections (name, fingerprint, dimensions, created_at, completed_at) VALUES (?, ?, ?, ?, ?)")
             .bind(record.name.as_str())
             .bind(&record.fingerprint)
             .bind(i64::try_from(record.dimensions).unwrap_or(i64::MAX))
             .bind(record.created_at)
+            .bind(record.completed_at)
             .execute(&self.pool)
             .await
             .map_err(|e| self.failed(e))?;
         Ok(())
+    }
+
+    /// Notes that a run over a collection came to its end.
+    pub async fn complete_collection(&self, name: &Collection, now: i64) -> Result<(), Error> {
+        let query = sqlx::query("UPDATE collections SET completed_at = ? WHERE name = ?").bind(now).bind(name.as_str());
+        query.execute(&self.pool).await.map(|_| ()).map_err(|e| self.failed(e))
     }
 
     /// Every generation of a collection that is known, in the order of their numbers.
@@ -169,14 +180,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(&DataDirectory::open(folder.path(), "test").unwrap()).await.unwrap();
         let name = Collection::new("c").unwrap();
-        let record = CollectionRecord { name: name.clone(), fingerprint: "minilm".into(), dimensions: 384, created_at: 5 };
+        let mut record =
+            CollectionRecord { name: name.clone(), fingerprint: "minilm".into(), dimensions: 384, created_at: 5, completed_at: None };
         assert_eq!(catalog.collection(&name).await.unwrap(), None);
         catalog.put_collection(&record).await.unwrap();
+        assert_eq!(catalog.collection(&name).await.unwrap(), Some(record.clone()));
+        catalog.complete_collection(&name, 9).await.unwrap();
+        record.completed_at = Some(9);
         assert_eq!(catalog.collection(&name).await.unwrap(), Some(record));
         catalog.clear_collection(&name).await.unwrap();
         assert_eq!(catalog.collection(&name).await.unwrap(), None);
         for number in [2, 10, 1] {
-            let record = CollectionRecord { name: name.generation(number), fingerprint: "m".into(), dimensions: 3, created_at: 0 };
+            let record = CollectionRecord {
+                name: name.generation(number),
+                fingerprint: "m".into(),
+                dimensions: 3,
+                created_at: 0,
+                completed_at: None,
+            };
             catalog.put_collection(&record).await.unwrap();
             catalog.record_switch(&name, &record.name, 7).await.unwrap();
         }

@@ -1,5 +1,6 @@
 //! Which source a sentence rests on when the model did not say.
 
+use rust_stemmers::{Algorithm, Stemmer};
 use std::collections::HashSet;
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -27,19 +28,14 @@ impl SourceWords {
     }
 }
 
+/// Words without their endings (Snowball's English stemmer; other languages lose little by it, and both sides are treated alike). A euro sign is the word.
 fn words(text: &str) -> impl Iterator<Item = String> + '_ {
-    text.unicode_words()
-        .map(str::to_lowercase)
+    let stemmer = Stemmer::create(Algorithm::English);
+    text.split_word_bounds()
+        .map(|word| if word == "€" { "euro".to_owned() } else { word.to_lowercase() })
+        .filter(|word| word.chars().any(char::is_alphanumeric))
         .filter(|word| (word.chars().count() > 1 || word.bytes().all(|b| b.is_ascii_digit())) && !STOP_WORDS.contains(&word.as_str()))
-        .map(stem)
-}
-
-/// Takes an English plural's `s` off, which is what most often keeps equal words apart; both sides are treated alike.
-fn stem(mut word: String) -> String {
-    if word.len() > 3 && word.ends_with('s') && !word.ends_with("ss") {
-        word.pop();
-    }
-    word
+        .map(move |word| stemmer.stem(&word).into_owned())
 }
 
 /// The source that holds most of the sentence's telling words; the earlier one where two hold the same; none where the share is too small.

@@ -97,6 +97,10 @@ pub trait Source: Send + Sync {
     /// Everything that is there, as it is found and not faster than it is taken.
     /// An error ends the listing and the run: nothing may then be taken for removed.
     fn offers(&self) -> BoxStream<'_, Result<Offer, Error>>;
+    /// Whether an item holds its document already, so that only a few may wait.
+    fn carries_content(&self) -> bool {
+        false
+    }
     /// Reads a document of this source. An error is the reason, to follow the place in a sentence.
     async fn read(&self, item: &SourceItem, max_bytes: u64) -> Result<SourceContent, String>;
     /// Whether a document that was not offered has left the source. Ask after the listing: a folder that could not be opened or a limit that was met makes it false.

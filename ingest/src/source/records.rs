@@ -125,6 +125,10 @@ impl Source for RecordSource {
         })
     }
 
+    fn carries_content(&self) -> bool {
+        true
+    }
+
     fn is_complete(&self) -> bool {
         false
     }
