@@ -250,7 +250,7 @@ impl Ingester {
     /// Makes the generation where it is not there yet. The first one of a collection answers from the beginning.
     async fn open_collection(&self, logical: &Collection, settings: &IngestSettings) -> Result<(), Error> {
         let (name, dimensions) = (settings.collection.clone(), self.embed.batcher().embedder().dimensions());
-        self.index.ensure(&CollectionSpec { name: name.clone(), dimensions }).await?;
+        // The ledger first: a run that is cut off in between goes on with this generation instead of leaving a folder that nobody knows.
         if self.catalog.collection(&name).await?.is_none() {
             let record = CollectionRecord {
                 name: name.clone(),
@@ -261,6 +261,7 @@ impl Ingester {
             };
             self.catalog.put_collection(&record).await?;
         }
+        self.index.ensure(&CollectionSpec { name: name.clone(), dimensions }).await?;
         if logical.number().is_none() && self.index.resolve(logical).await?.is_none() {
             self.let_answer(logical, &name, settings.now).await?;
         }

@@ -166,6 +166,15 @@ async fn a_storm_of_429_is_sat_out_and_costs_only_the_refused_calls() {
 }
 
 #[tokio::test]
+async fn a_stall_and_a_connection_reset_cost_one_call_each() {
+    let rules = EmbedRules { stall: Some(1), reset: Some(3), ..EmbedRules::default() };
+    let (batcher, _server, found) = embed_under(rules, 100, Pace::default()).await;
+    assert!(found.unwrap().iter().all(Option::is_some));
+    let useful = embed_under(EmbedRules::default(), 100, Pace::default()).await.0.calls();
+    assert_eq!(batcher.calls(), useful + 2);
+}
+
+#[tokio::test]
 async fn what_is_too_large_is_halved_and_what_is_refused_alone_costs_itself() {
     let (batcher, server, found) = embed_under(EmbedRules { most_texts: Some(3), ..EmbedRules::default() }, 64, Pace::default()).await;
     assert!(found.unwrap().iter().all(Option::is_some));

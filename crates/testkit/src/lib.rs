@@ -50,6 +50,10 @@ pub struct EmbedRules {
     pub poison: Option<&'static str>,
     /// So many calls are answered with 429 and `Retry-After: 0`, one after the other, from this call on.
     pub storm: Option<(usize, usize)>,
+    /// This call is never answered.
+    pub stall: Option<usize>,
+    /// This call's connection breaks in the middle of the answer.
+    pub reset: Option<usize>,
     /// Comes before every answer.
     pub delay: Duration,
 }
@@ -219,6 +223,13 @@ async fn embeddings(State(shared): State<Arc<Shared>>, body: Bytes) -> Response 
         response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("0"));
         response
     };
+    if rules.stall == Some(call) {
+        return std::future::pending().await;
+    }
+    if rules.reset == Some(call) {
+        let pieces = [Ok(Bytes::from_static(b"{\"object\": \"list\", \"data\": [")), Err(std::io::Error::other("cut by the script"))];
+        return respond(StatusCode::OK, "application/json", Body::from_stream(futures::stream::iter(pieces)));
+    }
     if rules.storm.is_some_and(|(first, count)| (first..first + count).contains(&call)) {
         return refuse(429, "slow down");
     }
