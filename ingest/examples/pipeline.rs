@@ -5,7 +5,13 @@
 //!     pipeline local FOLDER           the local embedder: what the pipeline adds to the engine's own time
 //!
 //! The last line is a JSON object.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a benchmark that cannot run must say so and stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a benchmark that cannot run must say so and stop"
+)]
 
 use async_trait::async_trait;
 use groundtone_catalog::{Catalog, DataDirectory};

@@ -1,6 +1,6 @@
 //! The vector index as a trait: points in, ranked hits out.
 //!
-//! One [`Collection`](groundtone_types::Collection) holds, for every chunk, a dense vector named `dense`, a sparse BM25 vector named `bm25` whose IDF the index keeps,
+//! One [`Collection`] holds, for every chunk, a dense vector named `dense`, a sparse BM25 vector named `bm25` whose IDF the index keeps,
 //! and the chunk itself as payload. Every call names its [`Tenant`]. This crate never embeds a dense vector and never knows which engine is behind the trait.
 
 pub mod conformance;
