@@ -63,11 +63,26 @@ enum Command {
     Config,
 }
 
+/// A panic is a defect of ours or of a library; whoever catches it says what it cost. Here it is one line of the log instead of a page on the terminal.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or_default();
+        let text: String = text.lines().next().unwrap_or_default().chars().take(300).collect();
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!(place, "panicked: {text}");
+        } else {
+            output::say(format!("panicked at {place}: {text}"));
+        }
+    }));
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Command::ExtractWorker = cli.command {
         return extract_worker::run();
     }
+    log_panics();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&anyhow::anyhow!("the async runtime cannot be started: {error}"), cli.global.json),

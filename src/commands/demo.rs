@@ -50,7 +50,7 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let directory = config.data.directory.display().to_string();
     serve(&config, library, listener, move |address| {
         let body = format!(
-            r#"{{"model":"{name}","stream":true,"messages":[{{"role":"user","content":"How long do I have to return something?"}}]}}"#
+            r#"{{"model":"{name}","stream":true,"messages":[{{"role":"user","content":"What is the delivery charge to Switzerland?"}}]}}"#
         );
         line(format!("chat page:  {address}/"))?;
         line(format!("curl:       curl -N {address}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"))?;

@@ -11,6 +11,7 @@ use qdrant_edge::{
     VectorInternal, WithPayloadInterface, WithVector,
 };
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,9 +36,40 @@ pub struct EdgeSettings {
 
 /// One collection: queries share the shard, writes take turns.
 struct Open {
-    shard: Arc<EdgeShard>,
+    /// Always there, until it is dropped.
+    shard: Option<EdgeShard>,
     writer: Arc<AsyncMutex<()>>,
     dimensions: usize,
+}
+
+impl Open {
+    fn shard(&self) -> Result<&EdgeShard, Error> {
+        self.shard.as_ref().ok_or_else(|| Error::Unavailable { place: "Qdrant Edge".to_owned(), reason: "it is closed".to_owned() })
+    }
+}
+
+impl Drop for Open {
+    /// The engine flushes when it is dropped, and panics where it cannot: on a full disk that would hide the error that the caller is about to read.
+    fn drop(&mut self) {
+        let shard = self.shard.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(shard))).is_err() {
+            tracing::error!("a collection could not be flushed when it was closed");
+        }
+    }
+}
+
+/// Flushes, and turns the engine's panic into an error.
+fn flush(shard: &EdgeShard) -> Result<(), Error> {
+    catch_unwind(AssertUnwindSafe(|| shard.flush())).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).unwrap_or_default();
+        let is_full = text.contains("No space left on device");
+        let reason = if is_full {
+            "the disk is full".to_owned()
+        } else {
+            format!("it could not be flushed: {}", text.lines().next().unwrap_or_default())
+        };
+        Error::Unavailable { place: shard.path().display().to_string(), reason }
+    })
 }
 
 /// Collections in folders below one root.
@@ -97,7 +129,7 @@ impl EdgeIndex {
             let permit = self.queries.clone().acquire_owned().await.map_err(|_| stopped("it is closed"))?;
             blocking(move || {
                 let _permit = permit;
-                work(&open.shard)
+                work(open.shard()?)
             })
             .await
         };
@@ -111,9 +143,9 @@ impl EdgeIndex {
         let turn = open.writer.clone().lock_owned().await;
         blocking(move || {
             let _turn = turn;
-            work(&open.shard)?;
-            open.shard.flush();
-            Ok(())
+            let shard = open.shard()?;
+            work(shard)?;
+            flush(shard)
         })
         .await
     }
@@ -136,7 +168,7 @@ fn open_shard(path: &Path, name: &Collection, create: Option<usize>, threads: us
     };
     let dimensions = shard.config().vectors.get(DENSE).map(|vector| vector.size);
     let no_vector = || Error::Failed { place: path.display().to_string(), reason: format!("has no vector named `{DENSE}`") };
-    Ok(Open { dimensions: dimensions.ok_or_else(no_vector)?, shard: Arc::new(shard), writer: Arc::default() })
+    Ok(Open { dimensions: dimensions.ok_or_else(no_vector)?, shard: Some(shard), writer: Arc::default() })
 }
 
 fn create_shard(path: &Path, dimensions: usize, threads: usize) -> Result<EdgeShard, Error> {
@@ -164,7 +196,7 @@ fn create_shard(path: &Path, dimensions: usize, threads: usize) -> Result<EdgeSh
         let create = CreateIndex { field_name: payload::path(name)?, field_schema: Some(schema) };
         shard.update(UpdateOperation::FieldIndexOperation(FieldIndexOperations::CreateIndex(create))).map_err(engine_failed(path))?;
     }
-    shard.flush();
+    flush(&shard)?;
     Ok(shard)
 }
 
