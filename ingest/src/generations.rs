@@ -42,7 +42,9 @@ impl Ingester {
         let name = match (live, settings.build) {
             (Some(live), Build::Live) => live,
             (None, _) if collection.number().is_some() => collection.clone(),
-            (None, _) => return Ok(collection.generation(1)),
+            // The very first run may have been cut off before its generation answered; its vectors are compared like any other's.
+            (None, Build::Live) => collection.generation(1),
+            (None, _) => return self.next_generation(collection).await,
             (Some(live), Build::Beside) => {
                 let begun = self.catalog.generations(collection).await?.into_iter().rev();
                 let switched = self.catalog.switches(collection).await?;

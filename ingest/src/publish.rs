@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::prepare::Prepared;
-use crate::run::{Filled, Ingester, Run, Seen};
+use crate::run::{Filled, IngestSettings, Ingester, Run, Seen};
 use groundtone_catalog::{DocumentRecord, Publication};
 use groundtone_index::Filter;
 use groundtone_types::{Collection, DocumentId, Tenant};
@@ -81,29 +81,13 @@ impl Publisher<'_> {
         }
         run.note(|report| report.stages.store += began.elapsed().as_secs_f64());
         let began = Instant::now();
-        let publications: Vec<Publication> = group.documents.into_iter().map(|document| self.publication(document, run)).collect();
+        let cut_by = run.settings.chunks.fingerprint(&self.ingester.tokenizer_id());
+        let publications: Vec<Publication> =
+            group.documents.into_iter().map(|document| publication(document, run.settings, &cut_by)).collect();
         let old = catalog.publish(self.tenant, self.collection, &publications).await?;
         self.remove_points(&old).await?;
         run.note(|report| report.stages.publish += (noted + began.elapsed()).as_secs_f64());
         Ok(())
-    }
-
-    fn publication(&self, document: Prepared, run: &Run<'_>) -> Publication {
-        let tokens_id = self.ingester.tokenizer_id();
-        let record = DocumentRecord {
-            id: document.id,
-            source: run.settings.source.clone(),
-            content_hash: document.hash,
-            version: document.version,
-            settings_fingerprint: run.settings.chunks.fingerprint(&tokens_id),
-            title: document.title,
-            url: document.url,
-            bytes: document.bytes,
-            tokens: document.cuts.iter().map(|cut| cut.tokens as u64).sum(),
-            run: run.settings.run,
-            indexed_at: run.settings.now,
-        };
-        Publication { record, points: document.cuts.iter().map(|cut| cut.id).collect() }
     }
 
     /// Removes points that the ledger no longer knows.
@@ -146,4 +130,21 @@ impl Publisher<'_> {
             }
         }
     }
+}
+
+fn publication(document: Prepared, settings: &IngestSettings, cut_by: &str) -> Publication {
+    let record = DocumentRecord {
+        id: document.id,
+        source: settings.source.clone(),
+        content_hash: document.hash,
+        version: document.version,
+        settings_fingerprint: cut_by.to_owned(),
+        title: document.title,
+        url: document.url,
+        bytes: document.bytes,
+        tokens: document.cuts.iter().map(|cut| cut.tokens as u64).sum(),
+        run: settings.run,
+        indexed_at: settings.now,
+    };
+    Publication { record, points: document.cuts.iter().map(|cut| cut.id).collect() }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 use async_trait::async_trait;
-use groundtone_catalog::{Catalog, DataDirectory, EmbeddingCache};
+use groundtone_catalog::{Catalog, CollectionRecord, DataDirectory, EmbeddingCache};
 use groundtone_index::{Filter, MemoryIndex, VectorIndex, WordHashSparse};
 use groundtone_ingest::extract::{Extractor, ExtractorSettings};
 use groundtone_ingest::parse::Limits;
@@ -138,4 +138,18 @@ async fn an_embedder_that_fails_half_way_costs_no_second_call_for_what_it_gave()
     assert_eq!((again.unchanged, again.embed_calls), (1_500, 0));
     let live = parts.index.resolve(&parts.collection).await.unwrap().unwrap();
     assert_eq!(parts.index.count(&Tenant::default(), &live, &Filter::default()).await.unwrap(), 1_500);
+}
+
+#[tokio::test]
+async fn a_first_run_that_was_cut_off_does_not_let_other_vectors_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = folder.path().join("documents");
+    write_documents(&documents, 2);
+    let parts = Parts::open(&folder.path().join("data")).await;
+    // Noted, and killed before it answered: there is no alias yet.
+    let name = parts.collection.generation(1);
+    let record = CollectionRecord { name, fingerprint: "another model".to_owned(), dimensions: 2, created_at: 0, completed_at: None };
+    parts.catalog.put_collection(&record).await.unwrap();
+    let error = parts.run(&documents, Duration::ZERO, usize::MAX).await.unwrap_err();
+    assert!(matches!(error, groundtone_ingest::Error::OtherVectors { .. }), "{error}");
 }

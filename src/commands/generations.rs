@@ -223,15 +223,18 @@ async fn compare(config: &Config, library: &Library, ingester: &Ingester, what: 
     ))
 }
 
-/// `question` of each JSON line; a line that is no JSON is the question itself.
+/// `question` of each line that is a JSON object; any other line is a question itself.
 fn read_questions(path: &Path) -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| hint(format!("cannot read {}: {error}", path.display()), "name a file of questions"))?;
-    let question = |line: &str| match serde_json::from_str::<serde_json::Value>(line) {
-        Ok(value) => value["question"].as_str().map(str::to_owned),
-        Err(_) => Some(line.to_owned()),
-    };
-    let questions: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).filter_map(question).collect();
+    let mut questions = Vec::new();
+    for (at, line) in text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty()) {
+        let question = match serde_json::from_str::<serde_json::Value>(line) {
+            Ok(serde_json::Value::Object(fields)) => fields.get("question").and_then(|question| question.as_str()).map(str::to_owned),
+            _ => Some(line.to_owned()),
+        };
+        questions.push(question.with_context(|| format!("{}:{}: has no `question`", path.display(), at + 1))?);
+    }
     anyhow::ensure!(!questions.is_empty(), "{} holds no questions", path.display());
     Ok(questions)
 }

@@ -1,6 +1,6 @@
 //! Ingest through the binary: what is unchanged costs nothing, what changed is replaced, what was killed is taken up again.
 
-use super::support::{Server, groundtone, run, run_failing, run_json, small_shop};
+use super::support::{Server, groundtone, run, run_failing, run_json, small_shop, wait_for};
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::time::Duration;
@@ -243,4 +243,25 @@ fn documents_are_pushed_looked_up_and_deleted_over_http() {
     assert_eq!((status, receipt), (200, json!({"document": "news/autumn sale.md", "points": 1, "left": 0})));
     assert!(!found("walnut grinder").contains("89 euro"));
     assert_eq!(server.json("DELETE", place, &Value::Null).0, 404);
+}
+
+#[test]
+fn a_followed_folder_is_ingested_again_when_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = small_shop(folder.path());
+    let log = folder.path().join("reports.jsonl");
+    let mut command = groundtone(folder.path(), &["ingest", documents.to_str().unwrap(), "--watch", "--prune", "--json"]);
+    let mut child = command.stdout(std::fs::File::create(&log).unwrap()).stderr(Stdio::null()).spawn().unwrap();
+    let reports = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    wait_for("the first run", || reports().len() == 1);
+    std::fs::write(documents.join("sale.md"), "# Sale\n\nThe walnut grinder costs 99 euro in October.\n").unwrap();
+    wait_for("a run after a new file", || reports().iter().any(|report| report["new"] == 1));
+    std::fs::remove_file(documents.join("hours.txt")).unwrap();
+    wait_for("a run after a removal", || reports().iter().any(|report| report["removed"] == 1));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(run_json(folder.path(), &["search", "walnut grinder", "--json"]).to_string().contains("99 euro"));
 }

@@ -122,9 +122,10 @@ impl Catalog {
         Ok(())
     }
 
-    /// Notes that a run over a collection came to its end.
+    /// Notes that a run over a collection came to its end, the first time that one does.
     pub async fn complete_collection(&self, name: &Collection, now: i64) -> Result<(), Error> {
-        let query = sqlx::query("UPDATE collections SET completed_at = ? WHERE name = ?").bind(now).bind(name.as_str());
+        let query =
+            sqlx::query("UPDATE collections SET completed_at = ? WHERE name = ? AND completed_at IS NULL").bind(now).bind(name.as_str());
         query.execute(&self.pool).await.map(|_| ()).map_err(|e| self.failed(e))
     }
 
