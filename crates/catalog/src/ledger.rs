@@ -1,3 +1,4 @@
+use crate::schema::STEPS;
 use crate::{DataDirectory, Error};
 use groundtone_types::Collection;
 use serde::{Deserialize, Serialize};
@@ -5,20 +6,6 @@ use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// The schema, one statement each; `user_version` says how many of the steps a database has seen.
-const STEPS: &[&[&str]] = &[&[
-    "CREATE TABLE collections (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, dimensions INTEGER NOT NULL, created_at INTEGER NOT NULL, completed_at INTEGER) STRICT",
-    "CREATE TABLE documents (tenant TEXT NOT NULL, collection TEXT NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, content_hash TEXT NOT NULL, version TEXT,
-        settings_fingerprint TEXT NOT NULL, title TEXT NOT NULL, url TEXT NOT NULL, bytes INTEGER NOT NULL, tokens INTEGER NOT NULL, run TEXT NOT NULL, indexed_at INTEGER NOT NULL,
-        PRIMARY KEY (tenant, collection, id)) STRICT, WITHOUT ROWID",
-    "CREATE TABLE points (tenant TEXT NOT NULL, collection TEXT NOT NULL, document TEXT NOT NULL, ordinal INTEGER NOT NULL, id BLOB NOT NULL,
-        PRIMARY KEY (tenant, collection, document, ordinal)) STRICT, WITHOUT ROWID",
-    "CREATE TABLE intents (tenant TEXT NOT NULL, collection TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (tenant, collection, document)) STRICT, WITHOUT ROWID",
-    "CREATE TABLE pending_removals (tenant TEXT NOT NULL, collection TEXT NOT NULL, id BLOB NOT NULL, PRIMARY KEY (tenant, collection, id)) STRICT, WITHOUT ROWID",
-    "CREATE TABLE switches (id INTEGER PRIMARY KEY, collection TEXT NOT NULL, target TEXT NOT NULL, at INTEGER NOT NULL) STRICT",
-    "CREATE TABLE runs (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, collection TEXT NOT NULL, source TEXT NOT NULL, started_at INTEGER NOT NULL, finished_at INTEGER, report TEXT) STRICT",
-]];
 
 /// What a collection's vectors come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,11 +68,20 @@ impl Catalog {
     async fn migrate(&self) -> Result<(), Error> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|e| self.failed(e))?;
         let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *transaction).await.map_err(|e| self.failed(e))?;
-        for statement in STEPS.iter().skip(usize::try_from(version).unwrap_or(0)).copied().flatten() {
-            sqlx::query(*statement).execute(&mut *transaction).await.map_err(|e| self.failed(e))?;
+        let seen = usize::try_from(version).unwrap_or(0);
+        if seen > STEPS.len() {
+            return Err(
+                self.broken(&format!("its schema has {seen} steps, but this version knows {}; use a newer groundtone", STEPS.len()))
+            );
         }
-        if version == 0 {
-            sqlx::query("PRAGMA user_version = 1").execute(&mut *transaction).await.map_err(|e| self.failed(e))?;
+        for (at, step) in STEPS.iter().enumerate().skip(seen) {
+            for statement in *step {
+                sqlx::query(*statement).execute(&mut *transaction).await.map_err(|e| self.failed(e))?;
+            }
+            sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA user_version = {}", at + 1)))
+                .execute(&mut *transaction)
+                .await
+                .map_err(|e| self.failed(e))?;
         }
         transaction.commit().await.map_err(|e| self.failed(e))
     }
@@ -205,6 +201,19 @@ mod tests {
         let numbers: Vec<_> = catalog.generations(&name).await.unwrap().iter().filter_map(|record| record.name.number()).collect();
         assert_eq!(numbers, [1, 2, 10]);
         assert_eq!(catalog.switches(&name).await.unwrap(), [1, 10, 2].map(|number| name.generation(number)));
+    }
+
+    #[tokio::test]
+    async fn the_schema_of_a_newer_version_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = DataDirectory::open(folder.path(), "test").unwrap();
+        let catalog = Catalog::open(&directory).await.unwrap();
+        let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&catalog.pool).await.unwrap();
+        assert_eq!(version, STEPS.len() as i64);
+        sqlx::query("PRAGMA user_version = 99").execute(&catalog.pool).await.unwrap();
+        catalog.close().await;
+        let error = Catalog::open(&directory).await.unwrap_err().to_string();
+        assert!(error.contains("its schema has 99 steps"), "{error}");
     }
 
     #[tokio::test]

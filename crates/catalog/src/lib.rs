@@ -10,6 +10,7 @@ mod embeddings;
 mod error;
 mod ledger;
 mod runs;
+mod schema;
 
 pub use directory::{DataDirectory, Holder};
 pub use documents::{DocumentRecord, Publication};

@@ -1,0 +1,17 @@
+//! The tables. A step that has been released is never edited: what changes is a new step.
+
+/// The schema, one statement each; `user_version` says how many of the steps a database has seen.
+pub(crate) const STEPS: &[&[&str]] = &[
+    &[
+        "CREATE TABLE collections (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, dimensions INTEGER NOT NULL, created_at INTEGER NOT NULL, completed_at INTEGER) STRICT",
+        "CREATE TABLE documents (tenant TEXT NOT NULL, collection TEXT NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, content_hash TEXT NOT NULL, version TEXT,
+            settings_fingerprint TEXT NOT NULL, title TEXT NOT NULL, url TEXT NOT NULL, bytes INTEGER NOT NULL, tokens INTEGER NOT NULL, run TEXT NOT NULL, indexed_at INTEGER NOT NULL,
+            PRIMARY KEY (tenant, collection, id)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE points (tenant TEXT NOT NULL, collection TEXT NOT NULL, document TEXT NOT NULL, ordinal INTEGER NOT NULL, id BLOB NOT NULL,
+            PRIMARY KEY (tenant, collection, document, ordinal)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE intents (tenant TEXT NOT NULL, collection TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (tenant, collection, document)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE pending_removals (tenant TEXT NOT NULL, collection TEXT NOT NULL, id BLOB NOT NULL, PRIMARY KEY (tenant, collection, id)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE switches (id INTEGER PRIMARY KEY, collection TEXT NOT NULL, target TEXT NOT NULL, at INTEGER NOT NULL) STRICT",
+        "CREATE TABLE runs (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, collection TEXT NOT NULL, source TEXT NOT NULL, started_at INTEGER NOT NULL, finished_at INTEGER, report TEXT) STRICT",
+    ],
+];
