@@ -1,5 +1,6 @@
 //! Which source a sentence rests on when the model did not say.
 
+use crate::support::Facts;
 use rust_stemmers::{Algorithm, Stemmer};
 use std::collections::HashSet;
 use unicode_segmentation::UnicodeSegmentation;
@@ -19,17 +20,8 @@ const STOP_WORDS: &[&str] = &[
     "we", "is", "it", "to", "of", "in", "on", "at", "by", "be", "or", "as", "an", "if", "do", "does", "so", "us", "my", "me",
 ];
 
-/// The words of one source.
-pub(crate) struct SourceWords(HashSet<String>);
-
-impl SourceWords {
-    pub(crate) fn of(texts: &[&str]) -> Self {
-        Self(texts.iter().flat_map(|text| words(text)).collect())
-    }
-}
-
 /// Words without their endings (Snowball's English stemmer; other languages lose little by it, and both sides are treated alike). A euro sign is the word.
-fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+pub(crate) fn words(text: &str) -> impl Iterator<Item = String> + '_ {
     let stemmer = Stemmer::create(Algorithm::English);
     text.split_word_bounds()
         .map(|word| if word == "€" { "euro".to_owned() } else { word.to_lowercase() })
@@ -39,12 +31,12 @@ fn words(text: &str) -> impl Iterator<Item = String> + '_ {
 }
 
 /// The source that holds most of the sentence's telling words; the earlier one where two hold the same; none where the share is too small.
-pub(crate) fn best_source(sentence: &str, sources: &[SourceWords]) -> Option<usize> {
+pub(crate) fn best_source(sentence: &str, sources: &[Facts]) -> Option<usize> {
     let sentence: HashSet<String> = words(sentence).collect();
     let mut scores = vec![(0f32, 0usize); sources.len()];
     let mut total = 0f32;
     for word in &sentence {
-        let holders: Vec<usize> = (0..sources.len()).filter(|&i| sources[i].0.contains(word)).collect();
+        let holders: Vec<usize> = (0..sources.len()).filter(|&i| sources[i].words.contains(word)).collect();
         let weight = match holders.len() {
             0 if word.starts_with(|c: char| c.is_ascii_digit()) => 1.0,
             0 => UNKNOWN_WORD,
