@@ -73,11 +73,7 @@ pub struct Row {
 
 /// Makes the row of an example: retrieved and rendered as serving would for this question, with the example's answer at the end.
 pub async fn row(answerer: &Answerer, tenant: &Tenant, example: &Example) -> Result<Row, groundtone_answer::Error> {
-    let question = Question {
-        tenant: tenant.clone(),
-        messages: vec![PromptMessage::new(Role::User, &example.question)],
-        sampling: Default::default(),
-    };
+    let question = Question::new(tenant.clone(), vec![PromptMessage::new(Role::User, &example.question)]);
     let mut messages = answerer.prompt(&question).await?.messages;
     messages.push(PromptMessage::new(Role::Assistant, &example.answer));
     Ok(Row { messages })
@@ -164,7 +160,7 @@ mod tests {
             let mut row = row(&answerer, &tenant, &example).await.unwrap();
             assert_eq!(row.messages.pop(), Some(PromptMessage::new(Role::Assistant, "45 days [1].")));
             let messages = vec![PromptMessage::new(Role::User, question)];
-            answerer.answer(Question { tenant: tenant.clone(), messages, sampling: Default::default() }).await.unwrap();
+            answerer.answer(Question::new(tenant.clone(), messages)).await.unwrap();
             let sent = server.requests().pop().unwrap();
             assert_eq!(serde_json::to_string(&sent["messages"]).unwrap(), serde_json::to_string(&row.messages).unwrap());
             assert!(row.messages.last().unwrap().content.contains("45 days") && row.messages.last().unwrap().content.ends_with(question));

@@ -9,7 +9,7 @@ use groundtone_answer::{AnswerEvent, Question};
 use groundtone_config::Config;
 use groundtone_openai_api::{ChatCompletionRequest, Content, ModelList, RequestMessage};
 use groundtone_prompt::{PromptMessage, Role};
-use groundtone_provider::{Sampling, get_json, stream_chunks};
+use groundtone_provider::{get_json, stream_chunks};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ async fn ask_here(config: &Config, question: String, quiet: bool) -> anyhow::Res
     let library = Library::open(config, "groundtone ask").await?;
     let answerer = library.answerer(config).await?;
     let messages = vec![PromptMessage::new(Role::User, question)];
-    let mut events = answerer.stream(Question { tenant: library.tenant.clone(), messages, sampling: Sampling::default() }).await?;
+    let mut events = answerer.stream(Question::new(library.tenant.clone(), messages)).await?;
     let mut text = String::new();
     while let Some(event) = events.next().await {
         match event? {
@@ -49,6 +49,7 @@ async fn ask_here(config: &Config, question: String, quiet: bool) -> anyhow::Res
                 show(&delta, quiet)?;
                 text.push_str(&delta);
             }
+            AnswerEvent::Beside(_) => {}
             AnswerEvent::Done(summary) => return Ok((text, serde_json::to_value(&*summary).context("the answer's details")?)),
         }
     }

@@ -2,7 +2,7 @@ use crate::Error;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use groundtone_prompt::{Basis, CitationReport, PromptContract, PromptInput, PromptMessage, RenderedPrompt, Role, read_citations};
-use groundtone_provider::{ChatEvent, ChatModel, ChatRequest, ChatStream, FinishReason, Sampling};
+use groundtone_provider::{Beside, ChatEvent, ChatExtras, ChatModel, ChatRequest, ChatStream, FinishReason, Sampling};
 use groundtone_retrieval::Retriever;
 use groundtone_types::{Collection, Snippet, Tenant, TokenUsage};
 use serde::Serialize;
@@ -32,6 +32,19 @@ pub struct Question {
     pub messages: Vec<PromptMessage>,
     /// What the client wants of the sampler; the assistant's own where `None`.
     pub sampling: Sampling,
+    /// What the client sent beside text.
+    pub extras: Arc<ChatExtras>,
+    /// What is searched; the assistant's own collection where it is empty.
+    pub collections: Vec<Collection>,
+    /// Most snippets for the prompt; the retriever's own number where `None`.
+    pub most_snippets: Option<usize>,
+}
+
+impl Question {
+    /// A question with the assistant's own sampling and collection.
+    pub fn new(tenant: Tenant, messages: Vec<PromptMessage>) -> Self {
+        Self { tenant, messages, sampling: Sampling::default(), extras: Arc::default(), collections: Vec::new(), most_snippets: None }
+    }
 }
 
 /// A source of the answer.
@@ -95,6 +108,8 @@ pub struct Summary {
 pub enum AnswerEvent {
     /// More text.
     Delta(String),
+    /// Something that the model server sent beside text: calls of tools, log probabilities.
+    Beside(Beside),
     /// The end; exactly one, unless the stream ends with an error.
     Done(Box<Summary>),
 }
@@ -107,6 +122,8 @@ pub type AnswerStream = BoxStream<'static, Result<AnswerEvent, Error>>;
 pub struct Answer {
     /// The text.
     pub text: String,
+    /// What the model server sent beside it, in order.
+    pub beside: Vec<Beside>,
     /// And what is known about it.
     pub summary: Summary,
 }
@@ -143,11 +160,12 @@ impl Answerer {
     /// Answers and waits for the end.
     pub async fn answer(&self, question: Question) -> Result<Answer, Error> {
         let mut events = self.stream(question).await?;
-        let mut text = String::new();
+        let (mut text, mut all_beside) = (String::new(), Vec::new());
         while let Some(event) = events.next().await {
             match event? {
                 AnswerEvent::Delta(delta) => text.push_str(&delta),
-                AnswerEvent::Done(summary) => return Ok(Answer { text, summary: *summary }),
+                AnswerEvent::Beside(beside) => all_beside.push(beside),
+                AnswerEvent::Done(summary) => return Ok(Answer { text, beside: all_beside, summary: *summary }),
             }
         }
         Err(Error::Unfinished { model: self.model.id().to_owned() })
@@ -160,6 +178,7 @@ impl Answerer {
     }
 
     async fn start(&self, question: Question) -> Result<AnswerStream, Error> {
+        self.model.check(&question.extras)?;
         let started = Instant::now();
         let mut timings = Timings::default();
         let prompt = self.prepare(&question, &mut timings).await?;
@@ -170,11 +189,12 @@ impl Answerer {
             cached_tokens = field::Empty,
             completion_tokens = field::Empty
         );
-        let mut sampling = merge(&question.sampling, &self.assistant.sampling, self.room(&prompt));
+        let mut sampling = merge(&question.sampling, &self.assistant.sampling, self.room(&prompt, &question.extras));
         if sampling.stop.is_empty() {
             sampling.stop = self.assistant.contract.template.stops().iter().map(|stop| (*stop).to_owned()).collect();
         }
-        let request = ChatRequest { messages: prompt.messages.clone(), sampling };
+        let request =
+            ChatRequest { messages: prompt.messages.clone(), sampling, extras: question.extras.after_dropping(prompt.dropped_history) };
         let called = Instant::now();
         let events = self.model.chat(request).instrument(span.clone()).await?;
         let writing = Writing {
@@ -201,18 +221,35 @@ impl Answerer {
         };
         let began = Instant::now();
         let span = info_span!("answer.retrieve", snippets = field::Empty);
-        let snippets = self.retriever.retrieve(&question.tenant, &self.assistant.collection, asked).instrument(span.clone()).await?;
+        let snippets = self.retrieve(question, asked).instrument(span.clone()).await?;
         span.record("snippets", snippets.len());
         timings.retrieve_ms = milliseconds(began);
         let began = Instant::now();
         let span = info_span!("answer.render", prompt_tokens = field::Empty);
         let input = PromptInput { history, question: asked, snippets: &snippets };
         let tokens = self.model.tokens();
-        let budget = self.model.context_tokens().saturating_sub(self.reply_reserve(&question.sampling));
+        let taken = self.reply_reserve(&question.sampling) + question.extras.prompt_tokens(&*tokens);
+        let budget = self.model.context_tokens().saturating_sub(taken);
         let prompt = span.in_scope(|| self.assistant.contract.render(&input, budget, &*tokens))?;
         span.record("prompt_tokens", prompt.prompt_tokens);
         timings.render_ms = milliseconds(began);
         Ok(prompt)
+    }
+
+    /// The best snippets of all the collections that the question names.
+    async fn retrieve(&self, question: &Question, asked: &str) -> Result<Vec<Snippet>, Error> {
+        let own = std::slice::from_ref(&self.assistant.collection);
+        let collections = if question.collections.is_empty() { own } else { &question.collections };
+        let mut found = Vec::new();
+        for collection in collections {
+            found.extend(self.retriever.retrieve(&question.tenant, collection, asked).await?);
+        }
+        let most = question.most_snippets.unwrap_or(self.retriever.settings().top_k);
+        if collections.len() > 1 {
+            found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
+        }
+        found.truncate(most);
+        Ok(found)
     }
 
     /// Room that is kept for the answer: what was asked for, but never more than half of what the model reads.
@@ -221,8 +258,9 @@ impl Answerer {
         wanted.min(self.model.context_tokens() / 2)
     }
 
-    fn room(&self, prompt: &RenderedPrompt) -> usize {
-        self.model.context_tokens().saturating_sub(prompt.prompt_tokens).max(1)
+    fn room(&self, prompt: &RenderedPrompt, extras: &ChatExtras) -> usize {
+        let taken = prompt.prompt_tokens + extras.prompt_tokens(&*self.model.tokens());
+        self.model.context_tokens().saturating_sub(taken).max(1)
     }
 }
 
@@ -273,6 +311,7 @@ impl Writing {
                 self.text.push_str(&delta);
                 Ok(AnswerEvent::Delta(delta))
             }
+            Some(Ok(ChatEvent::Beside(beside))) => Ok(AnswerEvent::Beside(beside)),
             Some(Ok(ChatEvent::Finished { reason, usage })) => {
                 self.over = true;
                 Ok(AnswerEvent::Done(Box::new(self.summary(reason, usage))))

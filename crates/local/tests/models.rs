@@ -39,7 +39,11 @@ fn request(text: &str, max_tokens: u32) -> ChatRequest {
         PromptMessage::new(Role::System, "You are a helpful assistant who answers in plain words."),
         PromptMessage::new(Role::User, text),
     ];
-    ChatRequest { messages, sampling: Sampling { temperature: Some(0.0), max_tokens: Some(max_tokens), ..Sampling::default() } }
+    ChatRequest {
+        messages,
+        sampling: Sampling { temperature: Some(0.0), max_tokens: Some(max_tokens), ..Sampling::default() },
+        extras: Default::default(),
+    }
 }
 
 async fn collect(model: &LlamaChat, request: ChatRequest) -> (String, FinishReason, TokenUsage) {
@@ -48,6 +52,7 @@ async fn collect(model: &LlamaChat, request: ChatRequest) -> (String, FinishReas
     while let Some(event) = events.next().await {
         match event.unwrap() {
             ChatEvent::Delta(delta) => text.push_str(&delta),
+            ChatEvent::Beside(beside) => panic!("{beside:?}"),
             ChatEvent::Finished { reason, usage } => return (text, reason, usage.unwrap()),
         }
     }

@@ -106,7 +106,12 @@ impl Reading {
     fn take(&mut self, chunk: ChatCompletionChunk) -> Option<String> {
         if let Some(usage) = chunk.usage {
             let cached_tokens = usage.prompt_tokens_details.map_or(0, |details| details.cached_tokens);
-            self.usage = Some(TokenUsage { prompt_tokens: usage.prompt_tokens, cached_tokens, completion_tokens: usage.completion_tokens });
+            self.usage = Some(TokenUsage {
+                prompt_tokens: usage.prompt_tokens,
+                cached_tokens,
+                completion_tokens: usage.completion_tokens,
+                reasoning_tokens: 0,
+            });
         }
         let choice = chunk.choices.into_iter().find(|choice| choice.index == 0)?;
         if let Some(reason) = choice.finish_reason {

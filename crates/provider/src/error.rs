@@ -23,6 +23,14 @@ pub enum Error {
         /// What fits.
         limit: usize,
     },
+    /// The client wants something that this model cannot do.
+    #[error("`{parameter}` is not supported by {model}")]
+    Unsupported {
+        /// Which model.
+        model: String,
+        /// The request's field.
+        parameter: String,
+    },
     /// The model server refused the request.
     #[error("{endpoint} answered {status}: {message}")]
     Refused {
@@ -84,7 +92,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Overloaded { .. } => ErrorKind::Overloaded,
-            Self::PromptTooLong { .. } => ErrorKind::InvalidRequest,
+            Self::PromptTooLong { .. } | Self::Unsupported { .. } => ErrorKind::InvalidRequest,
             Self::Refused { status: 429, .. } => ErrorKind::Overloaded,
             Self::Refused { status: 400 | 413 | 422, .. } => ErrorKind::InvalidRequest,
             Self::Timeout { .. } => ErrorKind::Timeout,

@@ -11,6 +11,7 @@ mod download;
 mod embeddings;
 mod error;
 mod extract;
+mod extras;
 mod http;
 mod web;
 
@@ -20,6 +21,7 @@ pub use download::{DownloadProgress, HubFile, download_from_hub};
 pub use embeddings::OpenAiEmbeddings;
 pub use error::Error;
 pub use extract::{DocumentExtractor, ExtractedDocument, ExtractorKind, Media};
+pub use extras::ChatExtras;
 pub use http::{Endpoint, get_json, install_tls, post_json};
 pub use web::{WebClient, WebError, WebPage, WebRequest, WebSettings, same_site};
 
@@ -27,6 +29,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use groundtone_prompt::{CountTokens, PromptMessage};
 use groundtone_types::TokenUsage;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// What a text is embedded for. Some models treat questions and documents differently.
@@ -92,6 +95,8 @@ pub struct ChatRequest {
     pub messages: Vec<PromptMessage>,
     /// How it writes.
     pub sampling: Sampling,
+    /// What the client sent beside text; [`ChatModel::check`] says whether the model can do it.
+    pub extras: Arc<ChatExtras>,
 }
 
 /// Why the model stopped.
@@ -103,13 +108,37 @@ pub enum FinishReason {
     Length,
     /// The model server withheld the rest.
     ContentFilter,
+    /// It calls tools.
+    ToolCalls,
+    /// It calls a function, in the shape before tools.
+    FunctionCall,
 }
 
-/// One step of an answer. A stream is any number of `Delta` and then exactly one `Finished`, or it ends with an error.
+/// What a model server sends beside an answer's text, as it came.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Beside {
+    /// Fields of a delta other than `role` and `content`: `tool_calls`, `refusal`, `reasoning_content`, ...
+    pub delta: Map<String, Value>,
+    /// The choice's `logprobs`.
+    pub logprobs: Option<Value>,
+    /// Fields of the whole answer: `system_fingerprint`, `service_tier`.
+    pub answer: Map<String, Value>,
+}
+
+impl Beside {
+    /// Nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.delta.is_empty() && self.logprobs.is_none() && self.answer.is_empty()
+    }
+}
+
+/// One step of an answer. A stream is any number of `Delta` and `Beside` and then exactly one `Finished`, or it ends with an error.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ChatEvent {
     /// The next piece of text; never empty, always whole characters.
     Delta(String),
+    /// Something that is no text; never empty.
+    Beside(Beside),
     /// Nothing follows.
     Finished {
         /// Why.
@@ -131,6 +160,10 @@ pub trait ChatModel: Send + Sync {
     fn context_tokens(&self) -> usize;
     /// The model's own tokenizer.
     fn tokens(&self) -> Arc<dyn CountTokens>;
+    /// Whether the model can do what the client wants beside text; [`Error::Unsupported`] names what it cannot do. Models over HTTP take everything: their server decides.
+    fn check(&self, _extras: &ChatExtras) -> Result<(), Error> {
+        Ok(())
+    }
     /// Starts an answer. An error here means that nothing was written; [`Error::Overloaded`] means that the queue is full.
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream, Error>;
 }

@@ -24,7 +24,7 @@ fn pieces(texts: &[&str]) -> Vec<String> {
 
 fn request() -> ChatRequest {
     let sampling = Sampling { temperature: Some(0.0), stop: vec!["END".into()], seed: Some(7), max_tokens: Some(9), ..Sampling::default() };
-    ChatRequest { messages: vec![PromptMessage::new(Role::User, "hi")], sampling }
+    ChatRequest { messages: vec![PromptMessage::new(Role::User, "hi")], sampling, extras: Default::default() }
 }
 
 async fn ask(url: &str) -> Result<Vec<Result<ChatEvent, Error>>, Error> {
@@ -36,7 +36,7 @@ async fn ask(url: &str) -> Result<Vec<Result<ChatEvent, Error>>, Error> {
 async fn a_streamed_answer_arrives_piece_by_piece_with_its_usage() {
     let server = ScriptedServer::start([Reply::Stream(pieces(&["Hel", "lo"]))]).await;
     let events: Vec<ChatEvent> = ask(&server.base_url).await.unwrap().into_iter().map(Result::unwrap).collect();
-    let usage = TokenUsage { prompt_tokens: 10, cached_tokens: 0, completion_tokens: 2 };
+    let usage = TokenUsage { prompt_tokens: 10, cached_tokens: 0, completion_tokens: 2, reasoning_tokens: 0 };
     assert_eq!(
         events,
         [

@@ -41,6 +41,9 @@ pub struct TokenUsage {
     pub cached_tokens: u64,
     /// Tokens that the model wrote.
     pub completion_tokens: u64,
+    /// How many of them it thought with; they are not in the answer.
+    #[serde(default)]
+    pub reasoning_tokens: u64,
 }
 
 impl TokenUsage {

@@ -84,6 +84,7 @@ impl Running {
             prompt_tokens: self.job.prompt.len() as u64,
             cached_tokens: self.reused as u64,
             completion_tokens: self.written as u64,
+            reasoning_tokens: 0,
         };
         self.send(ChatEvent::Finished { reason, usage: Some(usage) });
         After::Over

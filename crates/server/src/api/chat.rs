@@ -99,7 +99,7 @@ fn question(state: &AppState, request: ChatCompletionRequest) -> Result<Question
         presence_penalty: request.presence_penalty,
         frequency_penalty: request.frequency_penalty,
     };
-    Ok(Question { tenant: state.tenant.clone(), messages, sampling })
+    Ok(Question { sampling, ..Question::new(state.tenant.clone(), messages) })
 }
 
 fn in_range(param: &'static str, value: Option<f32>, least: f32, most: f32) -> Result<(), ApiError> {
@@ -178,6 +178,7 @@ fn chunks(answer: AnswerStream, head: Head, include_usage: bool, deadline: Insta
                 let events = vec![event(&head.delta(Delta { content: Some(text), ..Delta::default() }, None))];
                 Some((events, Some((answer, head))))
             }
+            Ok(AnswerEvent::Beside(_)) => Some((Vec::new(), Some((answer, head)))),
             Ok(AnswerEvent::Done(summary)) => Some((closing(&head, &summary, include_usage), None)),
             Err(error) => Some((vec![failure(&ApiError::from(error))], None)),
         }
@@ -255,6 +256,8 @@ fn finish_reason(reason: FinishReason) -> &'static str {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
         FinishReason::ContentFilter => "content_filter",
+        FinishReason::ToolCalls => "tool_calls",
+        FinishReason::FunctionCall => "function_call",
     }
 }
 
