@@ -130,6 +130,7 @@ mod tests {
                 text: (*text).to_owned(),
                 page: None,
                 parent: None,
+                metadata: Default::default(),
             };
             let dense = embedder.embed(std::slice::from_ref(&chunk.text), EmbedFor::Document).await.unwrap().remove(0);
             index

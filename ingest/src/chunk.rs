@@ -2,7 +2,7 @@
 
 use crate::parse::{CodeLanguage, PageStart, Parsed, Shape};
 use groundtone_prompt::CountTokens;
-use groundtone_types::{Chunk, ContentHash, DocumentId, Parent, Span};
+use groundtone_types::{Chunk, ContentHash, DocumentId, Metadata, Parent, Span};
 use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, TagEnd};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -132,6 +132,8 @@ pub struct Origin<'a> {
     pub title: &'a str,
     /// Where a reader finds it.
     pub url: &'a str,
+    /// What else the source says of it.
+    pub metadata: &'a Metadata,
 }
 
 /// A stretch of the text that becomes a chunk.
@@ -171,6 +173,7 @@ pub fn chunk_document(origin: Origin<'_>, parsed: &Parsed, settings: ChunkSettin
             url: origin.url.to_owned(),
             page: page_at(&parsed.pages, span.start),
             parent: parent.map(|span| Parent { text: text[span.clone()].to_owned(), span: Span { start: span.start, end: span.end } }),
+            metadata: origin.metadata.clone(),
         };
         Cut { id: chunk.point_id(), chunk, tokens: sizer.size(&text[span]) }
     };
@@ -272,7 +275,7 @@ mod tests {
     fn cut_with(text: &str, shape: Shape, settings: ChunkSettings) -> Vec<Chunk> {
         let parsed = Parsed { title: None, text: text.to_owned(), shape, pages: Vec::new() };
         let id = DocumentId::new("a.md").unwrap();
-        let origin = Origin { document: &id, title: "A", url: "file:///a.md" };
+        let origin = Origin { document: &id, title: "A", url: "file:///a.md", metadata: &Metadata::default() };
         let cuts = chunk_document(origin, &parsed, settings, &*OpenAiTokens::for_model("gpt-4o"));
         cuts.into_iter().map(|cut| cut.chunk).collect()
     }

@@ -63,6 +63,8 @@ mod tests {
             tokens: 1,
             run: Uuid::nil(),
             indexed_at: 0,
+            metadata: Default::default(),
+            flags: Vec::new(),
         };
         let known = Known::new(&record, "f");
         assert_eq!(decide(None, &ContentHash::of(b"x"), "u"), Decision::New);

@@ -2,6 +2,7 @@
 
 use crate::chunk::{Cut, Origin, chunk_document};
 use crate::extract::Extractor;
+use crate::flags::{self, Flag};
 use crate::parse::Shape;
 use crate::plan::{Decision, Known, decide};
 use crate::report::Rejection;
@@ -9,7 +10,7 @@ use crate::run::IngestSettings;
 use crate::source::{Offer, Source, SourceContent, SourceItem, url_path};
 use groundtone_catalog::{Catalog, DocumentRecord};
 use groundtone_prompt::CountTokens;
-use groundtone_types::{ContentHash, DocumentId};
+use groundtone_types::{ContentHash, DocumentId, Metadata};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
@@ -27,6 +28,15 @@ pub(crate) struct Prepared {
     pub(crate) bytes: u64,
     pub(crate) decision: Decision,
     pub(crate) cuts: Vec<Cut>,
+    pub(crate) metadata: Metadata,
+    pub(crate) flags: Vec<Flag>,
+}
+
+/// What cutting gives.
+struct Pieces {
+    title: String,
+    cuts: Vec<Cut>,
+    flags: Vec<Flag>,
 }
 
 /// What became of an offer.
@@ -41,7 +51,6 @@ pub(crate) enum Step {
     },
     Rejected {
         rejection: Rejection,
-        id: Option<DocumentId>,
         bytes: u64,
     },
     Ignored,
@@ -77,8 +86,8 @@ impl Preparer {
             Offer::Item(item) => item,
             Offer::Ignored => return Ok((Step::Ignored, Spent::default())),
             Offer::Unreadable { place, reason } => {
-                let rejection = Rejection { path: place, reason };
-                return Ok((Step::Rejected { rejection, id: None, bytes: 0 }, Spent::default()));
+                let rejection = Rejection { path: place, reason, document: None };
+                return Ok((Step::Rejected { rejection, bytes: 0 }, Spent::default()));
             }
         };
         let stored = self.catalog.document(&self.settings.tenant, &self.settings.collection, &item.id).await?;
@@ -86,8 +95,8 @@ impl Preparer {
         let step = match self.take(&item, stored.as_ref(), &mut spent).await {
             Ok(step) => step,
             Err(reason) => {
-                let rejection = Rejection { path: item.place.clone(), reason };
-                Step::Rejected { rejection, id: Some(item.id.clone()), bytes: item.bytes }
+                let rejection = Rejection { path: item.place.clone(), reason, document: Some(item.id.clone()) };
+                Step::Rejected { rejection, bytes: item.bytes }
             }
         };
         Ok((step, spent))
@@ -109,13 +118,14 @@ impl Preparer {
         let content = self.source.read(item, self.settings.max_file_bytes).await?;
         spent.read = began.elapsed();
         let began = Instant::now();
-        let hash = ContentHash::of(&content.bytes);
+        let hash = content.hash();
         let bytes = content.bytes.len() as u64;
         let decision = decide(known.as_ref(), &hash, &url);
         if decision == Decision::Unchanged {
             return Ok(Step::Unchanged { id: item.id.clone(), bytes, version: item.version.clone() });
         }
-        let (title, cuts) = self.cut(item, content, url.clone()).await?;
+        let metadata = content.metadata.clone();
+        let Pieces { title, cuts, flags } = self.cut(item, content, url.clone()).await?;
         spent.parse = began.elapsed();
         let prepared = Prepared {
             id: item.id.clone(),
@@ -127,30 +137,34 @@ impl Preparer {
             bytes,
             decision,
             cuts,
+            metadata,
+            flags,
         };
         Ok(Step::Ready(Box::new(prepared)))
     }
 
     /// Text out of the bytes, and chunks out of the text. Whatever happens in there costs this document only.
-    async fn cut(&self, item: &SourceItem, content: SourceContent, url: String) -> Result<(String, Vec<Cut>), String> {
+    async fn cut(&self, item: &SourceItem, content: SourceContent, url: String) -> Result<Pieces, String> {
         // What the source says it is counts for more than its name.
         let name = content.media_type.as_deref().and_then(name_of_media_type).unwrap_or(&item.name);
-        let parsed = self.extractor.extract(name, content.bytes).await?;
+        let mut flags = flags::of_source(name, &content.bytes);
+        let parsed = self.extractor.extract_as(name, content.charset.as_deref(), content.bytes).await?;
         if parsed.text.trim().is_empty() {
             return Err("holds no text".to_owned());
         }
         let title = content.title.or_else(|| parsed.title.clone()).unwrap_or_else(|| title_from_name(&item.name, parsed.shape));
-        let (id, settings, tokens) = (item.id.clone(), self.settings.chunks, self.tokens.clone());
+        let (id, metadata, settings, tokens) = (item.id.clone(), content.metadata, self.settings.chunks, self.tokens.clone());
         let work = move || {
-            let cuts = chunk_document(Origin { document: &id, title: &title, url: &url }, &parsed, settings, &*tokens);
-            (title, cuts)
+            flags::add_of_text(&mut flags, &parsed);
+            let cuts = chunk_document(Origin { document: &id, title: &title, url: &url, metadata: &metadata }, &parsed, settings, &*tokens);
+            Pieces { title, cuts, flags }
         };
         let limit = self.settings.parse_timeout;
         match tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await {
             Err(_) => Err(format!("was not cut into chunks within {} s", limit.as_secs())),
             Ok(Err(_)) => Err("could not be cut into chunks; please report it with the file".to_owned()),
-            Ok(Ok((_, cuts))) if cuts.is_empty() => Err("holds headings but no text".to_owned()),
-            Ok(Ok(cut)) => Ok(cut),
+            Ok(Ok(pieces)) if pieces.cuts.is_empty() => Err("holds headings but no text".to_owned()),
+            Ok(Ok(pieces)) => Ok(pieces),
         }
     }
 

@@ -145,6 +145,8 @@ fn publication(document: Prepared, settings: &IngestSettings, cut_by: &str) -> P
         tokens: document.cuts.iter().map(|cut| cut.tokens as u64).sum(),
         run: settings.run,
         indexed_at: settings.now,
+        metadata: document.metadata,
+        flags: document.flags.iter().map(|flag| flag.as_str().to_owned()).collect(),
     };
     Publication { record, points: document.cuts.iter().map(|cut| cut.id).collect() }
 }

@@ -1,3 +1,4 @@
+use crate::flags::Flag;
 use groundtone_types::{Collection, DocumentId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -10,6 +11,18 @@ pub struct Rejection {
     pub path: String,
     /// Why, to follow the path in a sentence: `is a binary file`.
     pub reason: String,
+    /// The document that it would have been; `None` where it did not get as far as a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<DocumentId>,
+}
+
+/// A document that was stored and that somebody should look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flagged {
+    /// Which one.
+    pub document: DocumentId,
+    /// What for.
+    pub flags: Vec<Flag>,
 }
 
 /// Seconds that each stage worked. Stages overlap, so they add up to more than the run took.
@@ -57,6 +70,9 @@ pub struct Report {
     pub not_pruned: Option<String>,
     /// Documents that were not ingested.
     pub rejected: Vec<Rejection>,
+    /// Documents among the new and changed ones that somebody should look at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flagged: Vec<Flagged>,
     /// Files passed over because of their ending.
     pub ignored: usize,
     /// Chunks stored.
@@ -96,6 +112,7 @@ impl Report {
             missing: Vec::new(),
             not_pruned: None,
             rejected: Vec::new(),
+            flagged: Vec::new(),
             ignored: 0,
             chunks: 0,
             tokens: 0,

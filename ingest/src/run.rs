@@ -10,7 +10,7 @@ use crate::extract::Extractor;
 use crate::plan::Decision;
 use crate::prepare::{Prepared, Preparer, Spent, Step};
 use crate::publish::Publisher;
-use crate::report::{Progress, Rejection, Report, Stage};
+use crate::report::{Flagged, Progress, Rejection, Report, Stage};
 use crate::source::Source;
 use futures::StreamExt;
 use groundtone_catalog::{Catalog, CollectionRecord, EmbeddingCache};
@@ -129,10 +129,10 @@ impl Run<'_> {
         (self.progress)(state);
     }
 
-    pub(crate) fn reject(&self, path: String, reason: String, bytes: u64) {
+    pub(crate) fn reject(&self, rejection: Rejection, bytes: u64) {
         self.note(|report| {
             report.found += 1;
-            report.rejected.push(Rejection { path, reason });
+            report.rejected.push(rejection);
         });
         self.advance(|state| {
             state.documents += 1;
@@ -345,12 +345,12 @@ impl Ingester {
                     state.bytes_done += bytes.max(1);
                 });
             }
-            Step::Rejected { rejection, id, bytes } => {
-                match &id {
+            Step::Rejected { rejection, bytes } => {
+                match &rejection.document {
                     Some(id) => seen.insert(id),
                     None => seen.blind = Some(rejection.path.clone()),
                 }
-                run.reject(rejection.path, rejection.reason, bytes);
+                run.reject(rejection, bytes);
             }
             Step::Ignored => run.note(|report| report.ignored += 1),
         }
@@ -405,7 +405,7 @@ impl Ingester {
         let work = move || assemble(documents, &texts, vectors, &*sparse);
         let (filled, refused) = tokio::task::spawn_blocking(work).await.map_err(|_| Error::Pipeline("embedding"))?;
         for (document, reason) in refused {
-            run.reject(document.place, reason, document.bytes);
+            run.reject(Rejection { path: document.place, reason, document: Some(document.id) }, document.bytes);
         }
         Ok(filled)
     }
@@ -423,9 +423,13 @@ impl Ingester {
                 .iter()
                 .map(|document| (document.decision, document.bytes, document.cuts.len(), document.cuts.iter().map(|cut| cut.tokens).sum()))
                 .collect();
+            let flagged = group.documents.iter().filter(|document| !document.flags.is_empty());
+            let flagged: Vec<Flagged> =
+                flagged.map(|document| Flagged { document: document.id.clone(), flags: document.flags.clone() }).collect();
             if !run.settings.dry_run {
                 publisher.publish(group, run).await?;
             }
+            run.note(|report| report.flagged.extend(flagged));
             for (decision, bytes, chunks, tokens) in documents {
                 run.note(|report| {
                     report.found += 1;

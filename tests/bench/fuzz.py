@@ -1,8 +1,9 @@
 """Gives damaged copies of the fixtures to `groundtone extract-worker` for some time per format and counts what comes of it.
 
-    ./gt bench fuzz [--seconds 60] [--seed 1] [--format pdf] [--keep FOLDER]
+    ./gt bench fuzz [--seconds 600] [--seed 1] [--format pdf] [--keep FOLDER]
 
-A worker must answer with text or a reason. One that dies or hangs is counted, its file kept in --keep, and a fresh worker goes on: exactly what a run does.
+A worker answers with text or a reason, a parser that panics included (`panicked`; the worker then ends by itself). One that aborts, hangs or runs out of memory is lost:
+it is counted, its file kept in --keep, and a fresh worker goes on, exactly what a run does. Anything else - nonsense on the wire, a worker that ends without being told to - is `broken`.
 Files inside a zip are damaged before they are packed, so that the damage gets past the checksums.
 """
 
@@ -23,6 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 ORDERS = {"memory_bytes": 512 << 20, "limits": {"max_text_bytes": 64 << 20, "max_nesting": 256, "max_pages": 5000}}
 TIMEOUT = 10
+# Files kept for one place.
+KEPT = 3
 SAMPLES = {
     "md": b"---\ntitle: a\n---\n# A\n\n- b\n\n| a | b |\n|---|---|\n| 1 | 2 |\n",
     "html": b"<html><head><title>a</title></head><body><h1>A</h1><table><tr><td>1</td></tr></table><ul><li>b</ul></body></html>",
@@ -55,13 +58,17 @@ class Worker:
         return data
 
     def read(self, name, data):
-        """`text`, or `refused`; raises when the worker dies or hangs."""
+        """`text`, `refused` or `panicked`, and where it panicked; raises when the worker dies or hangs."""
         self.send(name.encode())
         self.send(data)
         answer = json.loads(self.receive(struct.unpack("<I", self.receive(4))[0]))
-        return "text" if "Ok" in answer else "refused"
+        if "panicked" in answer:
+            return "panicked", answer["panicked"]
+        return "text" if "Ok" in answer["found"] else "refused", None
 
     def last_words(self):
+        if self.process.stderr.closed:
+            return ""
         self.socket.close()
         try:
             self.process.wait(timeout=1)
@@ -112,31 +119,41 @@ def damage_zip(data, dice):
 
 
 def fuzz(binary, ending, seeds, seconds, dice, keep):
-    counts, seen, worker, end = collections.Counter(), set(), Worker(binary), time.time() + seconds
+    counts, places, worker, end = collections.Counter(), collections.Counter(), Worker(binary), time.time() + seconds
     while time.time() < end:
         seed = dice.choice(seeds)
         data = damage_zip(seed, dice) if seed.startswith(b"PK") and dice.random() < 0.8 else damage(seed, dice)
         try:
-            counts[worker.read(f"a.{ending}", data)] += 1
+            fate, place = worker.read(f"a.{ending}", data)
+            counts[fate] += 1
+            if place is None:
+                continue
+        except ValueError:
+            fate, place = "broken", "an answer that is none"
+            counts[fate] += 1
         except (OSError, ConnectionError) as error:
             words = worker.last_words()
             if isinstance(error, TimeoutError):
                 fate = "hung"
-            elif "memory allocation of" in words or "capacity overflow" in words:
+            elif "memory allocation of" in words:
                 fate = "out of memory"
+            elif "overflowed its stack" in words:
+                fate = "stack overflow"
+            elif worker.process.returncode < 0:
+                fate = f"killed by signal {-worker.process.returncode}"
             else:
-                fate = "crashed"
+                fate = "broken"
             counts[fate] += 1
-            place = re.search(r"panicked at \S*?([\w-]+-[\d.]+/src/\S+:\d+):\d+:", words)
-            place = place.group(1) if place else fate
-            if place not in seen:
-                seen.add(place)
-                print(f"{ending}: {fate}: {place}", file=sys.stderr)
-            if keep:
-                (keep / f"{fate.replace(' ', '-')}-{counts[fate]}.{ending}").write_bytes(data)
-            worker = Worker(binary)
+            place = fate
+        places[place] += 1
+        if places[place] == 1:
+            print(f"{ending}: {fate}: {place}", file=sys.stderr, flush=True)
+        if keep and places[place] <= KEPT:
+            (keep / f"{re.sub(r'[^a-z0-9]+', '-', place.lower())}-{places[place]}.{ending}").write_bytes(data)
+        worker.last_words()
+        worker = Worker(binary)
     worker.last_words()
-    return counts
+    return {"inputs": sum(counts.values()), **counts, "places": dict(places)}
 
 
 def main():
@@ -157,9 +174,11 @@ def main():
     for ending in sorted(seeds):
         if arguments.format in (None, ending):
             dice = random.Random(f"{arguments.seed} {ending}")
-            result[ending] = dict(fuzz(arguments.binary, ending, seeds[ending], arguments.seconds, dice, arguments.keep))
-            print(f"{ending}: {result[ending]}", file=sys.stderr)
+            result[ending] = fuzz(arguments.binary, ending, seeds[ending], arguments.seconds, dice, arguments.keep)
+            print(f"{ending}: {json.dumps(result[ending])}", file=sys.stderr, flush=True)
+    broken = sum(counts.get("broken", 0) for counts in result.values())
     print(json.dumps({"seconds_each": arguments.seconds, "seed": arguments.seed, "formats": result}))
+    sys.exit(1 if broken else 0)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 //! The manifest of each document: what it was made of, and which points are its current version.
 
 use crate::{Catalog, Error};
-use groundtone_types::{Collection, ContentHash, DocumentId, Tenant};
+use groundtone_types::{Collection, ContentHash, DocumentId, Metadata, Tenant};
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
-/// Rows in one statement; SQLite takes 32,766 parameters, and a document's row has 13.
+/// Rows in one statement; SQLite takes 32,766 parameters, and a document's row has 15.
 const ROWS: usize = 500;
 
 /// A document as it is published.
@@ -36,6 +36,12 @@ pub struct DocumentRecord {
     pub run: Uuid,
     /// Unix seconds.
     pub indexed_at: i64,
+    /// What the source says of it beside its text.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
+    /// What somebody should look at before trusting it; the names are those of the ingest report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
 }
 
 /// A document's new version on its way to being published.
@@ -113,6 +119,8 @@ impl Catalog {
             tokens: count("tokens")?,
             run: text("run")?.parse().map_err(|e: uuid::Error| self.broken(&e))?,
             indexed_at: row.try_get("indexed_at").map_err(|e| self.failed(e))?,
+            metadata: serde_json::from_str(&text("metadata")?).map_err(|e| self.broken(&e))?,
+            flags: serde_json::from_str(&text("flags")?).map_err(|e| self.broken(&e))?,
         })
     }
 
@@ -252,7 +260,7 @@ impl Catalog {
         publications: &[&Publication],
     ) -> Result<(), Error> {
         let mut insert = QueryBuilder::new(
-            "INSERT OR REPLACE INTO documents (tenant, collection, id, source, content_hash, version, settings_fingerprint, title, url, bytes, tokens, run, indexed_at) ",
+            "INSERT OR REPLACE INTO documents (tenant, collection, id, source, content_hash, version, settings_fingerprint, title, url, bytes, tokens, run, indexed_at, metadata, flags) ",
         );
         insert.push_values(publications, |mut row, Publication { record, .. }| {
             row.push_bind(tenant.as_str())
@@ -267,7 +275,9 @@ impl Catalog {
                 .push_bind(number(record.bytes))
                 .push_bind(number(record.tokens))
                 .push_bind(record.run.to_string())
-                .push_bind(record.indexed_at);
+                .push_bind(record.indexed_at)
+                .push_bind(record.metadata.to_json())
+                .push_bind(serde_json::Value::from(record.flags.clone()).to_string());
         });
         self.execute(insert, connection).await
     }
@@ -387,6 +397,8 @@ mod tests {
             tokens: 3,
             run: Uuid::from_u128(9),
             indexed_at: 7,
+            metadata: serde_json::from_str(r#"{"lang":"de","tags":["a"]}"#).unwrap(),
+            flags: vec!["instructions".into()],
         };
         Publication { record, points: points.iter().map(|&n| Uuid::from_u128(n)).collect() }
     }

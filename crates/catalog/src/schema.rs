@@ -14,4 +14,10 @@ pub(crate) const STEPS: &[&[&str]] = &[
         "CREATE TABLE switches (id INTEGER PRIMARY KEY, collection TEXT NOT NULL, target TEXT NOT NULL, at INTEGER NOT NULL) STRICT",
         "CREATE TABLE runs (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, collection TEXT NOT NULL, source TEXT NOT NULL, started_at INTEGER NOT NULL, finished_at INTEGER, report TEXT) STRICT",
     ],
+    &[
+        "ALTER TABLE documents ADD COLUMN metadata TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE documents ADD COLUMN flags TEXT NOT NULL DEFAULT '[]'",
+        "CREATE TABLE quarantine (tenant TEXT NOT NULL, collection TEXT NOT NULL, source TEXT NOT NULL, name TEXT NOT NULL, place TEXT NOT NULL, document TEXT, reason TEXT NOT NULL,
+            run TEXT NOT NULL, since INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (tenant, collection, source, name)) STRICT, WITHOUT ROWID",
+    ],
 ];

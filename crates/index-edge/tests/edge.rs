@@ -31,6 +31,7 @@ fn point(number: u32) -> Point {
         text,
         page: None,
         parent: None,
+        metadata: Default::default(),
     };
     Point {
         id: chunk.point_id(),

@@ -65,6 +65,8 @@ impl Suite<'_> {
             text: text.to_owned(),
             page: None,
             parent: None,
+            metadata: serde_json::from_str(r#"{"brand":"Größe","open":true,"rank":-3,"share":0.25,"tags":["a","b"]}"#)
+                .map_err(|e| e.to_string())?,
         };
         Ok(Point { id: chunk.point_id(), dense, sparse: self.sparse.document(text), chunk })
     }

@@ -125,6 +125,8 @@ pub mod field {
     pub const POINT: &str = "point";
     /// The chunk as JSON.
     pub const CHUNK: &str = "chunk";
+    /// The document's metadata within the chunk: `chunk.metadata.lang` is the path of one key.
+    pub const METADATA: &str = "chunk.metadata";
 }
 
 /// Puts hits in the promised order: best first, equal scores by id.

@@ -182,6 +182,7 @@ pub(crate) mod tests {
             text: text.into(),
             page: None,
             parent: None,
+            metadata: Default::default(),
         };
         Snippet { id: chunk.point_id(), chunk, score: 1.0 }
     }

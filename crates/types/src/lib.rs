@@ -3,9 +3,11 @@
 //! Names come in as strings and leave as types that cannot be wrong: a [`Tenant`], a [`Collection`], a [`DocumentId`].
 //! This crate never does I/O, never awaits and never reads the clock.
 
+mod metadata;
 mod names;
 mod text;
 
+pub use metadata::{Metadata, MetadataError, MetadataValue};
 pub use names::{Collection, DocumentId, NameError, Tenant};
 pub use text::{Chunk, ContentHash, Parent, Snippet, Span};
 

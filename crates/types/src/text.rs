@@ -1,4 +1,4 @@
-use crate::DocumentId;
+use crate::{DocumentId, Metadata};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -61,6 +61,9 @@ pub struct Chunk {
     /// The longer piece that is shown in its place: a small chunk is searched, its parent is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// What the source says of the document beside its text.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }
 
 /// A longer piece of the same document that a chunk is a part of.
@@ -87,6 +90,10 @@ impl Chunk {
         if let Some(parent) = &self.parent {
             bytes.extend_from_slice(b"parent");
             bytes.extend_from_slice(parent.text.as_bytes());
+        }
+        if !self.metadata.is_empty() {
+            bytes.extend_from_slice(b"metadata");
+            bytes.extend_from_slice(self.metadata.to_json().as_bytes());
         }
         ContentHash::of(&bytes)
     }
@@ -155,6 +162,7 @@ mod tests {
             text: text.into(),
             page: None,
             parent: None,
+            metadata: Metadata::default(),
         }
     }
 
@@ -181,10 +189,11 @@ mod tests {
         let plain = chunk("a", 0, &[], "z");
         let paged = Chunk { page: Some(3), ..plain.clone() };
         let nested = Chunk { parent: Some(Parent { span: Span { start: 0, end: 3 }, text: "xyz".into() }), ..plain.clone() };
+        let told = Chunk { metadata: serde_json::from_str(r#"{"lang":"en"}"#).unwrap_or_default(), ..plain.clone() };
         assert_eq!((plain.shown_text(), nested.shown_text()), ("z", "xyz"));
         assert_eq!(paged.breadcrumb(), "Returns › page 3");
-        let hashes = [plain.content_hash(), paged.content_hash(), nested.content_hash()];
-        assert!(hashes[0] != hashes[1] && hashes[0] != hashes[2] && hashes[1] != hashes[2]);
+        let hashes = [plain, paged, nested, told].map(|chunk| chunk.content_hash().to_string());
+        assert_eq!(std::collections::BTreeSet::from(hashes).len(), 4);
     }
 
     #[test]

@@ -25,8 +25,17 @@ impl Orders {
     }
 }
 
-/// What a worker says of one file.
+/// What came of one file.
 pub(super) type Found = std::result::Result<Parsed, String>;
+
+/// What a worker says of one file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    pub(super) found: Found,
+    /// Where the parser panicked (`calamine-0.36.0/src/xls.rs:1021`). The worker then ends: what it has in memory is not to be trusted with the next file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) panicked: Option<String>,
+}
 
 fn length(bytes: &[u8]) -> Result<u32> {
     u32::try_from(bytes.len()).ok().filter(|length| *length <= FRAME_BYTES).ok_or_else(|| Error::other("the frame is too long"))

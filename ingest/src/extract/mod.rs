@@ -85,19 +85,24 @@ impl Extractor {
 
     /// Reads one file. Its name's ending says the format, its bytes have the last word.
     pub async fn extract(&self, name: &str, bytes: Vec<u8>) -> Result<Parsed, String> {
+        self.extract_as(name, None, bytes).await
+    }
+
+    /// [`Self::extract`] of a file whose source says a character set. A byte order mark counts for more; a name that nobody knows is ignored.
+    pub async fn extract_as(&self, name: &str, charset: Option<&str>, bytes: Vec<u8>) -> Result<Parsed, String> {
         if let Some(client) = self.remote_for(Path::new(name)) {
             return ask(client, name, bytes).await;
         }
         let parser = parser_for(Path::new(name)).ok_or_else(|| "has an ending that is not read".to_owned())?;
         match &self.pool {
             Some(pool) if parser.isolated => pool.extract(name, &bytes).await,
-            _ => self.extract_here(parser, bytes).await,
+            _ => self.extract_here(parser, charset, bytes).await,
         }
     }
 
-    async fn extract_here(&self, parser: &'static Parser, bytes: Vec<u8>) -> Result<Parsed, String> {
-        let limits = self.settings.limits;
-        let work = tokio::task::spawn_blocking(move || parser.parse(&bytes, &limits));
+    async fn extract_here(&self, parser: &'static Parser, charset: Option<&str>, bytes: Vec<u8>) -> Result<Parsed, String> {
+        let (limits, charset) = (self.settings.limits, charset.map(str::to_owned));
+        let work = tokio::task::spawn_blocking(move || parser.parse(&bytes, charset.as_deref(), &limits));
         match tokio::time::timeout(self.settings.timeout, work).await {
             Err(_) => Err(too_slow(self.settings.timeout)),
             Ok(Err(_)) => Err("made its parser fail; please report it with the file".to_owned()),
@@ -111,6 +116,9 @@ impl Extractor {
         remote.endings.contains(&ending).then_some(&remote.client)
     }
 }
+
+/// Of a file whose parser panicked or died.
+const CRASHED: &str = "made its extractor crash; please report it with the file";
 
 fn too_slow(limit: Duration) -> String {
     format!("took longer than {} s to parse", limit.as_secs_f64())

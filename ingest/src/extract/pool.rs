@@ -1,7 +1,7 @@
 //! Worker processes, started when they are needed, used for many files, replaced when one of them costs them their life.
 
-use super::frame::{self, Found, Orders};
-use super::{ExtractorSettings, WorkerCommand, too_slow};
+use super::frame::{self, Answer, Orders};
+use super::{CRASHED, ExtractorSettings, WorkerCommand, too_slow};
 use crate::parse::Parsed;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
@@ -26,6 +26,12 @@ pub(super) struct Pool {
     /// One permit for each worker that may run.
     permits: Semaphore,
     idle: Mutex<Vec<Worker>>,
+}
+
+/// How a worker ended that did not simply answer.
+enum Fate {
+    Panicked(super::frame::Found, String),
+    Died(std::io::Error),
 }
 
 struct Worker {
@@ -57,23 +63,33 @@ impl Pool {
                 Some(worker) => worker,
                 None => self.start().await.map_err(|error| format!("was not extracted: no worker could be started: {error}"))?,
             };
-            let error = match tokio::time::timeout(self.timeout, worker.read(name, bytes)).await {
+            let fate = match tokio::time::timeout(self.timeout, worker.read(name, bytes)).await {
                 Err(_) => {
                     worker.stop().await;
                     return Err(too_slow(self.timeout));
                 }
-                Ok(Ok(found)) => {
+                Ok(Ok(Answer { found, panicked: None })) => {
                     worker.used = true;
                     self.idle().push(worker);
                     return found;
                 }
-                Ok(Err(error)) => error,
+                Ok(Ok(Answer { found, panicked: Some(place) })) => Fate::Panicked(found, place),
+                Ok(Err(error)) => Fate::Died(error),
             };
-            // A worker that has read other files may have died of what they left behind: a fresh one has the last word.
+            // A worker that has read other files may have failed for what they left behind: a fresh one has the last word.
             let used = worker.used;
             fresh = true;
-            let reason = self.reason(&worker.stop().await, &error);
-            tracing::debug!(%error, used, "an extract worker died");
+            let last_words = worker.stop().await;
+            let reason = match fate {
+                Fate::Panicked(found, place) => {
+                    tracing::debug!(place, used, "an extractor panicked");
+                    found.err().unwrap_or_else(|| CRASHED.to_owned())
+                }
+                Fate::Died(error) => {
+                    tracing::debug!(%error, used, "an extract worker died");
+                    self.reason(&last_words, &error)
+                }
+            };
             if !used {
                 return Err(reason);
             }
@@ -119,13 +135,13 @@ impl Pool {
         } else if error.kind() == std::io::ErrorKind::InvalidData {
             "made its extractor answer nonsense; please report it with the file".to_owned()
         } else {
-            "made its extractor crash; please report it with the file".to_owned()
+            CRASHED.to_owned()
         }
     }
 }
 
 impl Worker {
-    async fn read(&mut self, name: &str, bytes: &[u8]) -> std::io::Result<Found> {
+    async fn read(&mut self, name: &str, bytes: &[u8]) -> std::io::Result<Answer> {
         frame::send(&mut self.socket, name.as_bytes()).await?;
         frame::send(&mut self.socket, bytes).await?;
         frame::from_json(&frame::receive(&mut self.socket).await?)

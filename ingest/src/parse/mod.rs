@@ -126,10 +126,10 @@ impl Parser {
         Self { name, endings, read: Read::Bytes(read), isolated: true }
     }
 
-    /// Reads a file in this process.
-    pub fn parse(&self, bytes: &[u8], limits: &Limits) -> Result<Parsed, String> {
+    /// Reads a file in this process. `charset` is what its source says of its characters; only texts have some.
+    pub fn parse(&self, bytes: &[u8], charset: Option<&str>, limits: &Limits) -> Result<Parsed, String> {
         let parsed = match self.read {
-            Read::Text(read) => read(&decode(bytes)?)?,
+            Read::Text(read) => read(&decode(bytes, charset)?)?,
             Read::Bytes(read) => read(bytes, limits)?,
         };
         limits.check_text(&parsed.text)?;
@@ -202,7 +202,7 @@ mod tests {
 
     /// Text or a reason. A parser that runs in a worker may panic too: it costs its file, and nothing else (ingest/tests/isolation.rs).
     fn check(parser: &Parser, bytes: &[u8]) -> Result<(), TestCaseError> {
-        let result = std::panic::catch_unwind(|| parser.parse(bytes, &Limits::default()));
+        let result = std::panic::catch_unwind(|| parser.parse(bytes, None, &Limits::default()));
         match result {
             Ok(Err(reason)) => prop_assert!(!reason.is_empty() && !reason.contains('\n'), "{}: {reason:?}", parser.name),
             Ok(Ok(_)) => {}

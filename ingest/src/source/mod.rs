@@ -22,10 +22,9 @@ use crate::Error;
 use async_trait::async_trait;
 use files::FileSource;
 use futures::stream::BoxStream;
-use groundtone_types::DocumentId;
+use groundtone_types::{ContentHash, DocumentId, Metadata};
 use objects::ObjectSource;
 use records::{Record, RecordSource};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use url::Url;
@@ -71,8 +70,21 @@ pub struct SourceContent {
     pub charset: Option<String>,
     /// The title, where the source says; then it counts for more than the document's own.
     pub title: Option<String>,
-    /// What else the source says.
-    pub metadata: BTreeMap<String, String>,
+    /// What else the source says; every chunk carries it.
+    pub metadata: Metadata,
+}
+
+impl SourceContent {
+    /// Of everything that the document is made of: its bytes, and what the source says beside them.
+    pub fn hash(&self) -> ContentHash {
+        let bytes = ContentHash::of(&self.bytes);
+        if self.title.is_none() && self.charset.is_none() && self.metadata.is_empty() {
+            return bytes;
+        }
+        let (title, charset) = (self.title.as_deref().unwrap_or_default(), self.charset.as_deref().unwrap_or_default());
+        let parts = [bytes.as_str(), title, charset, &self.metadata.to_json()];
+        ContentHash::of(parts.map(|part| format!("{} {part}", part.len())).join("\n").as_bytes())
+    }
 }
 
 /// What a source found.

@@ -3,7 +3,7 @@ use crate::Error;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use groundtone_types::DocumentId;
+use groundtone_types::{DocumentId, Metadata};
 
 /// What the source of pushed documents is called in the ledger.
 pub const PUSH: &str = "push";
@@ -21,6 +21,8 @@ pub struct PushedDocument {
     pub title: Option<String>,
     /// Where a reader finds it.
     pub url: String,
+    /// What else is said of it.
+    pub metadata: Metadata,
 }
 
 #[async_trait]
@@ -46,7 +48,8 @@ impl Source for PushedDocument {
         if self.bytes.len() as u64 > max_bytes {
             return Err(format!("has {} bytes; at most {max_bytes} are read (`ingest.max_file_bytes`)", self.bytes.len()));
         }
-        Ok(SourceContent { bytes: self.bytes.clone(), title: self.title.clone(), ..SourceContent::default() })
+        let (bytes, title, metadata) = (self.bytes.clone(), self.title.clone(), self.metadata.clone());
+        Ok(SourceContent { bytes, title, metadata, ..SourceContent::default() })
     }
 
     fn is_complete(&self) -> bool {

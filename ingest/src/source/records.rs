@@ -4,10 +4,8 @@ use super::{Locator, Offer, Source, SourceContent, SourceItem, SourceSettings, n
 use crate::Error;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
-use groundtone_types::DocumentId;
+use groundtone_types::{DocumentId, Metadata};
 use serde::Deserialize;
-use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
@@ -22,7 +20,7 @@ pub(super) struct Record {
     title: Option<String>,
     url: Option<String>,
     #[serde(default)]
-    metadata: BTreeMap<String, Value>,
+    metadata: Metadata,
 }
 
 type Lines = Box<dyn AsyncBufRead + Send + Unpin>;
@@ -80,9 +78,6 @@ impl RecordSource {
             Ok(id) => id,
             Err(error) => return bad(error.to_string().chars().filter(|c| !c.is_control()).take(300).collect()),
         };
-        if let Some(key) = record.metadata.iter().find_map(|(key, value)| (value.is_array() || value.is_object()).then_some(key)) {
-            return bad(format!("`metadata.{key}` is not a text, a number or a truth value"));
-        }
         let last = id.as_str().rsplit('/').next().unwrap_or_default();
         Offer::Item(SourceItem {
             name: if last.ends_with(".md") { last.to_owned() } else { format!("{last}.md") },
@@ -115,13 +110,12 @@ impl Source for RecordSource {
         if item.bytes > max_bytes {
             return Err(too_large(item.bytes, max_bytes));
         }
-        let metadata = record.metadata.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), as_text(value)));
         Ok(SourceContent {
             bytes: record.text.clone().into_bytes(),
             media_type: Some("text/markdown".to_owned()),
             charset: Some("utf-8".to_owned()),
             title: record.title.clone().filter(|title| !title.trim().is_empty()),
-            metadata: metadata.collect(),
+            metadata: record.metadata.clone(),
         })
     }
 
@@ -202,10 +196,6 @@ fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or(&text);
     if error.is_data() { text.to_owned() } else { format!("is not JSON: {text} at column {}", error.column()) }
-}
-
-fn as_text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use groundtone_catalog::DocumentRecord;
 use groundtone_ingest::source::{PUSH, PushedDocument};
 use groundtone_ingest::{IngestSettings, Receipt, Report};
-use groundtone_types::DocumentId;
+use groundtone_types::{DocumentId, Metadata};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,6 +22,8 @@ pub(crate) struct PutBody {
     url: String,
     #[serde(default)]
     format: Format,
+    #[serde(default)]
+    metadata: Metadata,
 }
 
 /// How the text is read.
@@ -81,6 +83,7 @@ pub(crate) async fn put(
         ending: body.format.ending().to_owned(),
         title: body.title.filter(|title| !title.trim().is_empty()),
         url: body.url,
+        metadata: body.metadata,
     };
     let documents = &state.documents;
     let _turn = documents.turn.lock().await;
