@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
+use uuid::Uuid;
 
 /// A document on its way to the store.
 #[derive(Debug)]
@@ -27,9 +28,19 @@ pub(crate) struct Prepared {
     pub(crate) url: String,
     pub(crate) bytes: u64,
     pub(crate) decision: Decision,
+    /// Until they become points; empty afterwards.
     pub(crate) cuts: Vec<Cut>,
+    /// Id and tokens of each chunk, once they are points.
+    pub(crate) stored: Vec<(Uuid, usize)>,
     pub(crate) metadata: Metadata,
     pub(crate) flags: Vec<Flag>,
+}
+
+impl Prepared {
+    /// Tokens of each chunk.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = usize> {
+        self.cuts.iter().map(|cut| cut.tokens).chain(self.stored.iter().map(|(_, tokens)| *tokens))
+    }
 }
 
 /// What cutting gives.
@@ -71,6 +82,8 @@ pub(crate) struct Preparer {
     pub(crate) settings: IngestSettings,
     pub(crate) tokens: Arc<dyn CountTokens>,
     pub(crate) fingerprint: String,
+    /// Nothing was published before this run, so there is nothing to look up.
+    pub(crate) first: bool,
 }
 
 impl Preparer {
@@ -90,7 +103,10 @@ impl Preparer {
                 return Ok((Step::Rejected { rejection, bytes: 0 }, Spent::default()));
             }
         };
-        let stored = self.catalog.document(&self.settings.tenant, &self.settings.collection, &item.id).await?;
+        let stored = match self.first {
+            true => None,
+            false => self.catalog.document(&self.settings.tenant, &self.settings.collection, &item.id).await?,
+        };
         let mut spent = Spent::default();
         let step = match self.take(&item, stored.as_ref(), &mut spent).await {
             Ok(step) => step,
@@ -136,6 +152,7 @@ impl Preparer {
             url,
             bytes,
             decision,
+            stored: Vec::with_capacity(cuts.len()),
             cuts,
             metadata,
             flags,

@@ -133,6 +133,7 @@ impl Publisher<'_> {
 }
 
 fn publication(document: Prepared, settings: &IngestSettings, cut_by: &str) -> Publication {
+    let tokens = document.sizes().map(|tokens| tokens as u64).sum();
     let record = DocumentRecord {
         id: document.id,
         source: settings.source.clone(),
@@ -142,11 +143,11 @@ fn publication(document: Prepared, settings: &IngestSettings, cut_by: &str) -> P
         title: document.title,
         url: document.url,
         bytes: document.bytes,
-        tokens: document.cuts.iter().map(|cut| cut.tokens as u64).sum(),
+        tokens,
         run: settings.run,
         indexed_at: settings.now,
         metadata: document.metadata,
         flags: document.flags.iter().map(|flag| flag.as_str().to_owned()).collect(),
     };
-    Publication { record, points: document.cuts.iter().map(|cut| cut.id).collect() }
+    Publication { record, points: document.stored.into_iter().map(|(id, _)| id).collect() }
 }

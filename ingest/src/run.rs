@@ -272,7 +272,9 @@ impl Ingester {
     async fn prepare(&self, source: Arc<dyn Source>, run: &Run<'_>, to_embed: mpsc::Sender<Group>) -> Result<Seen, Error> {
         let tokens = self.embed.batcher().embedder().tokens();
         let fingerprint = run.settings.chunks.fingerprint(tokens.id());
+        let first = self.catalog.documents(&run.settings.tenant, &run.settings.collection, None, 1).await?.is_empty();
         let preparer = Arc::new(Preparer {
+            first,
             source: source.clone(),
             extractor: self.extractor.clone(),
             catalog: self.catalog.clone(),
@@ -421,7 +423,7 @@ impl Ingester {
             let documents: Vec<(Decision, u64, usize, usize)> = group
                 .documents
                 .iter()
-                .map(|document| (document.decision, document.bytes, document.cuts.len(), document.cuts.iter().map(|cut| cut.tokens).sum()))
+                .map(|document| (document.decision, document.bytes, document.sizes().count(), document.sizes().sum()))
                 .collect();
             let flagged = group.documents.iter().filter(|document| !document.flags.is_empty());
             let flagged: Vec<Flagged> =
@@ -462,24 +464,22 @@ fn assemble(
     let mut vectors = texts.iter().zip(vectors);
     let mut filled = Filled { documents: Vec::with_capacity(documents.len()), points: Vec::with_capacity(texts.len()), _place: None };
     let mut all_refused = Vec::new();
-    for document in documents {
-        let mut points = Vec::with_capacity(document.cuts.len());
+    for mut document in documents {
+        let first = filled.points.len();
         let mut refused = None;
-        for (cut, (text, vector)) in document.cuts.iter().zip(vectors.by_ref()) {
+        for (cut, (text, vector)) in std::mem::take(&mut document.cuts).into_iter().zip(vectors.by_ref()) {
+            document.stored.push((cut.id, cut.tokens));
             match vector {
-                Ok(dense) => {
-                    let (chunk, sparse) = (cut.chunk.clone(), sparse.document(text));
-                    points.push(Point { id: cut.id, dense, sparse, chunk });
-                }
+                Ok(dense) => filled.points.push(Point { id: cut.id, dense, sparse: sparse.document(text), chunk: cut.chunk }),
                 Err(reason) => refused = Some(reason),
             }
         }
         match refused {
-            Some(reason) => all_refused.push((document, reason)),
-            None => {
-                filled.points.extend(points);
-                filled.documents.push(document);
+            Some(reason) => {
+                filled.points.truncate(first);
+                all_refused.push((document, reason));
             }
+            None => filled.documents.push(document),
         }
     }
     (filled, all_refused)

@@ -1,8 +1,9 @@
 """Measures ingestion. Each part prints one JSON line; `--parts` chooses.
 
-    ./gt bench ingest --corpus FOLDER_OF_MARKDOWN [--parts null,latency,local,sync,kill]
+    ./gt bench ingest --corpus FOLDER_OF_MARKDOWN [--parts null,big,latency,local,sync,kill]
 
 null     MB/s of Markdown into chunks, with an instant embedder and a store that keeps nothing
+big      peak memory for one text file of --megabytes, with the embedder and the store of `null`
 latency  share of a remote embedder's ceiling (64 texts a call, 4 calls at once, 100 ms each)
 local    share of the local embedder's own throughput on the same texts
 sync     10,000 documents: first run, no-op run, one percent changed, through the real binary
@@ -39,9 +40,9 @@ def environment(**more):
     return {**os.environ, "GROUNDTONE_OFFLINE": "1", **more}
 
 
-def pipeline(arguments, mode, *rest):
+def pipeline(arguments, mode, *rest, what=None):
     target = Path(arguments.binary).parent
-    result, _ = run([str(target / "examples/pipeline"), mode, str(arguments.corpus), *rest], env=environment(GROUNDTONE_MODELS_DIRECTORY=arguments.models))
+    result, _ = run([str(target / "examples/pipeline"), mode, what or str(arguments.corpus), *rest], env=environment(GROUNDTONE_MODELS_DIRECTORY=arguments.models))
     report = result.pop("report")
     say(mode, **result, documents=report["found"], chunks=report["chunks"], megabytes=report["bytes"] / 1e6, stages=report["stages"])
 
@@ -100,18 +101,21 @@ def main():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--corpus", type=Path, default=ROOT / "samples/kettlewren/documents")
     parser.add_argument("--models", default=str(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "groundtone/models"))
-    parser.add_argument("--parts", default="null,latency,local,sync,kill")
+    parser.add_argument("--parts", default="null,big,latency,local,sync,kill")
     parser.add_argument("--documents", type=int, default=10_000)
+    parser.add_argument("--megabytes", type=int, default=1000, help="size of the file of `big`")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--longest", type=float, default=3.0, help="latest instant of a kill, in seconds after the start")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
-    if {"null", "latency", "local"} & set(parts):
+    if {"null", "big", "latency", "local"} & set(parts):
         subprocess.run(["cargo", "build", "--release", "--locked", "--workspace", "--examples", "--quiet"], cwd=ROOT, check=True)
     say("machine", cores=os.cpu_count(), load_average=os.getloadavg()[0])
     for part in parts:
         if part == "null":
             pipeline(arguments, "null")
+        elif part == "big":
+            pipeline(arguments, "big", what=str(arguments.megabytes))
         elif part == "latency":
             pipeline(arguments, "latency", "100")
         elif part == "local":

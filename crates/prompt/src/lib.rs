@@ -9,6 +9,7 @@ mod citations;
 mod contract;
 mod message;
 mod overlap;
+mod pieces;
 mod render;
 mod tokens;
 
