@@ -162,7 +162,8 @@ fn write_big(file: &std::path::Path, megabytes: usize) {
         for word in 0..80 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let (stem, ending) = ((state >> 33) % 4_000, ["", "s", "ing", "ed", "er"][(state >> 60) as usize % 5]);
-            write!(paragraph, "{}{stem}{ending}{}", if word == 0 { "Word" } else { "w" }, if word % 16 == 15 { ". " } else { " " }).unwrap();
+            write!(paragraph, "{}{stem}{ending}{}", if word == 0 { "Word" } else { "w" }, if word % 16 == 15 { ". " } else { " " })
+                .unwrap();
         }
         paragraph.push_str("\n\n");
         written += paragraph.len();

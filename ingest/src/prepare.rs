@@ -64,6 +64,11 @@ pub(crate) enum Step {
         rejection: Rejection,
         bytes: u64,
     },
+    /// A file was offered to its end, in so many parts; 0 for one that was offered whole.
+    Parts {
+        id: DocumentId,
+        count: u32,
+    },
     Ignored,
 }
 
@@ -98,6 +103,7 @@ impl Preparer {
         let item = match offer {
             Offer::Item(item) => item,
             Offer::Ignored => return Ok((Step::Ignored, Spent::default())),
+            Offer::Parts { id, count } => return Ok((Step::Parts { id, count }, Spent::default())),
             Offer::Unreadable { place, reason } => {
                 let rejection = Rejection { path: place, reason, document: None };
                 return Ok((Step::Rejected { rejection, bytes: 0 }, Spent::default()));
@@ -209,7 +215,7 @@ fn name_of_media_type(media_type: &str) -> Option<&'static str> {
 }
 
 /// `price-list.csv` -> `Price list`; a source file keeps its name.
-fn title_from_name(name: &str, shape: Shape) -> String {
+pub(crate) fn title_from_name(name: &str, shape: Shape) -> String {
     if matches!(shape, Shape::Code(_)) {
         return name.to_owned();
     }

@@ -80,6 +80,8 @@ pub enum Build {
     Beside,
     /// A new one from nothing, which answers when the run is through; the older ones are removed then.
     Anew,
+    /// A new one from nothing, to which other sources are to be added before [`Ingester::replace_all`] lets it answer.
+    AnewOpen,
 }
 
 /// Brings a source and a collection into agreement.
@@ -146,6 +148,8 @@ impl Run<'_> {
 pub(crate) struct Seen {
     hashes: HashSet<u64>,
     hasher: RandomState,
+    /// Files that were offered to their end, and in how many parts.
+    pub(crate) files: Vec<(DocumentId, u32)>,
     /// Something without an id could not be read: what is missing may be in there.
     pub(crate) blind: Option<String>,
 }
@@ -217,8 +221,12 @@ impl Ingester {
             self.embed_groups(&run, groups, to_store).instrument(info_span!("ingest.embed")),
             self.store_groups(&run, &publisher, filled).instrument(info_span!("ingest.store")),
         )?;
+        publisher.remove_other_parts(&seen, &run).await?;
         if source.is_complete() {
             publisher.handle_missing(&seen, &run).await?;
+        }
+        if !settings.dry_run {
+            publisher.quarantine(&seen, source.is_complete(), &run).await?;
         }
         run.advance(|state| state.stage = Stage::Settling);
         let settling = Instant::now();
@@ -229,8 +237,7 @@ impl Ingester {
             }
             self.catalog.complete_collection(&settings.collection, settings.now).await?;
             if settings.build == Build::Anew {
-                self.switch(&logical, &settings.collection, settings.now).await?;
-                self.remove_generations(&logical, 0).await?;
+                self.replace_all(&logical, &settings.collection, settings.now).await?;
             }
         }
         let mut report = run.report.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -354,6 +361,7 @@ impl Ingester {
                 }
                 run.reject(rejection, bytes);
             }
+            Step::Parts { id, count } => seen.files.push((id, count)),
             Step::Ignored => run.note(|report| report.ignored += 1),
         }
         Ok(None)
