@@ -251,7 +251,7 @@ impl Cutter<'_> {
             && let Some(whole) = trimmed(text)
             && self.sizer.size(&text[whole.clone()]) <= max_tokens
         {
-            return vec![start + whole.start..start + whole.end];
+            return std::iter::once(start + whole.start..start + whole.end).collect();
         }
         let place = |(at, piece): (usize, &str)| start + at..start + at + piece.len();
         match splitting {

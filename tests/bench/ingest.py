@@ -81,7 +81,7 @@ PEERS = [
     "llama-index-vector-stores-qdrant==0.10.4",
     "llama-index-embeddings-openai-like==0.4.0",
     "langchain==1.4.7",
-    "langchain-community",
+    "langchain-community==0.4.2",
     "langchain-openai==1.7.3",
     "langchain-qdrant==1.1.0",
     "langchain-text-splitters==1.1.3",

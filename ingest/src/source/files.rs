@@ -267,7 +267,12 @@ fn is_escape(rest: &[u8]) -> bool {
 fn url_of(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
-        text.push_str(&url_path(chunk.valid()));
+        for c in url_path(chunk.valid()).chars() {
+            match c.is_control() {
+                true => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| push_escape(&mut text, byte)),
+                false => text.push(c),
+            }
+        }
         chunk.invalid().iter().for_each(|byte| push_escape(&mut text, *byte));
     }
     text

@@ -102,7 +102,7 @@ pub enum Offer {
         /// Why, to follow the place in a sentence.
         reason: String,
     },
-    /// A large file was offered to its end, as the documents [`part_id`] of 1 to `count`; with `count` 0 as the one document `id`. Whatever else is stored of it is no more.
+    /// A large file was offered to its end, as the documents `ID#part-00001` to `count`; with `count` 0 as the one document `id`. Whatever else is stored of it is no more.
     Parts {
         /// What the file is called.
         id: DocumentId,

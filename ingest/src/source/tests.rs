@@ -66,7 +66,7 @@ async fn a_folder_is_listed_in_the_order_of_its_ids() {
 #[tokio::test]
 async fn a_file_and_a_pattern_are_sources_too() {
     let folder = folder(&["docs/a.md", "docs/x/b.md", "docs/x/c.txt", "docs/x/d.jpg", "docs/[1].md", "other/e.md"]);
-    assert_eq!(list_in(&folder, "/docs/a.md").await.unwrap(), ["a.md"]);
+    assert_eq!(list_in(&folder, "/docs/a.md").await.unwrap(), ["a.md", "a.md in 0 parts"]);
     assert!(!open_in(&folder, "/docs/a.md").unwrap().is_complete());
     assert_eq!(list_in(&folder, "/docs/**/*.md").await.unwrap(), ["[1].md", "a.md", "x/b.md"]);
     assert_eq!(list_in(&folder, "/docs/*.md").await.unwrap(), ["[1].md", "a.md"]);
@@ -74,7 +74,7 @@ async fn a_file_and_a_pattern_are_sources_too() {
         list_in(&folder, "/{docs,other}/**").await.unwrap(),
         ["docs/[1].md", "docs/a.md", "docs/x/b.md", "docs/x/c.txt", "-", "other/e.md"]
     );
-    assert_eq!(list_in(&folder, "/docs/[1].md").await.unwrap(), ["[1].md"], "a path that is there is no pattern");
+    assert_eq!(list_in(&folder, "/docs/[1].md").await.unwrap(), ["[1].md", "[1].md in 0 parts"], "a path that is there is no pattern");
     assert!(open_in(&folder, "/docs/*.md").unwrap().is_complete());
 }
 
