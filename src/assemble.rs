@@ -318,6 +318,7 @@ pub(crate) fn source_settings(config: &Config) -> anyhow::Result<SourceSettings>
     let sources = config.sources.clone();
     Ok(SourceSettings {
         extra_endings: Endings::new(config.ingest.extractor_endings.iter().cloned()),
+        split_above_bytes: config.ingest.split_above_bytes,
         allow_private_hosts: sources.allow_private_hosts,
         web_max_pages: sources.web_max_pages,
         web_timeout: Duration::from_secs(sources.web_timeout_seconds),

@@ -5,7 +5,7 @@ mod commands;
 mod output;
 
 use clap::{Parser, Subcommand};
-use commands::{ask, demo, extract, extract_worker, fsck, generations, ingest, models, search, serve};
+use commands::{ask, demo, extract, extract_worker, fsck, generations, ingest, models, runs, search, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -55,6 +55,8 @@ enum Command {
     Search(search::Args),
     /// Generations of a collection: list, compare, switch, roll back, remove
     Generations(generations::Args),
+    /// Past runs of ingest and their reports, and which documents are rejected now
+    Runs(runs::Args),
     /// Compare the catalog with the index, and repair what differs
     Fsck(fsck::Args),
     /// Model files: pull them, or list them
@@ -110,6 +112,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Generations(args) => generations::run(&global, args).await,
         Command::Fsck(args) => fsck::run(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
+        Command::Runs(args) => runs::run(&global, args).await,
         Command::Config => output::line(groundtone_config::DEFAULTS.trim_end()),
     }
 }

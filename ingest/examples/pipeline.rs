@@ -1,6 +1,7 @@
 //! Measures the ingest pipeline by itself; `./gt bench ingest` runs it and says what the figures mean.
 //!
 //!     pipeline null FOLDER            an instant embedder and a store that keeps nothing: what reading, parsing and cutting cost
+//!     pipeline big MEGABYTES          the same for one text file of so many MB, made for the purpose: how much memory it takes
 //!     pipeline latency FOLDER MS      a remote embedder that takes MS milliseconds a call: how near its ceiling the batches keep it
 //!     pipeline local FOLDER           the local embedder: what the pipeline adds to the engine's own time
 //!
@@ -26,6 +27,8 @@ use groundtone_provider::{Batcher, CallLimits, EmbedFor, Embedder, Endpoint, Ope
 use groundtone_testkit::{EmbedRules, ScriptedServer};
 use groundtone_types::{Collection, Snippet, Tenant};
 use serde_json::json;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -150,6 +153,25 @@ async fn ingest(folder: &str, embedder: Arc<dyn Embedder>, max_tokens: usize) ->
     ingester.run(source, &settings, &|_| {}).await.unwrap()
 }
 
+/// Paragraphs of made-up words, no two of them equal.
+fn write_big(file: &std::path::Path, megabytes: usize) {
+    let mut out = std::io::BufWriter::new(std::fs::File::create(file).unwrap());
+    let (mut state, mut written) = (1u64, 0);
+    while written < megabytes * 1_000_000 {
+        let mut paragraph = String::new();
+        for word in 0..80 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (stem, ending) = ((state >> 33) % 4_000, ["", "s", "ing", "ed", "er"][(state >> 60) as usize % 5]);
+            write!(paragraph, "{}{stem}{ending}{}", if word == 0 { "Word" } else { "w" }, if word % 16 == 15 { ". " } else { " " })
+                .unwrap();
+        }
+        paragraph.push_str("\n\n");
+        written += paragraph.len();
+        out.write_all(paragraph.as_bytes()).unwrap();
+    }
+    out.flush().unwrap();
+}
+
 /// Peak resident memory of this process, in MB.
 fn peak_rss() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -160,12 +182,21 @@ fn peak_rss() -> f64 {
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let usage = "usage: pipeline null|latency|local FOLDER [MS]";
+    let usage = "usage: pipeline null|latency|local FOLDER [MS], or pipeline big MEGABYTES";
     let (mode, folder) = (arguments.first().expect(usage).as_str(), arguments.get(1).expect(usage));
+    // The tokenizer's table is part of the embedder, and is read once in the life of a process.
+    OpenAiTokens::for_model("text-embedding-3-small").count("warm");
     let before = peak_rss();
     let result = match mode {
         "null" => {
             let report = ingest(folder, Arc::new(Probe { inner: None, texts: Mutex::default() }), 400).await;
+            json!({"mb_per_second": report.bytes as f64 / 1e6 / report.seconds, "report": report})
+        }
+        "big" => {
+            let place = tempfile::tempdir().unwrap();
+            let file = place.path().join("big.txt");
+            write_big(&file, folder.parse().expect("megabytes"));
+            let report = ingest(file.to_str().unwrap(), Arc::new(Probe { inner: None, texts: Mutex::default() }), 400).await;
             json!({"mb_per_second": report.bytes as f64 / 1e6 / report.seconds, "report": report})
         }
         "latency" => {

@@ -53,6 +53,9 @@ pub struct Cut {
     pub tokens: usize,
 }
 
+/// How many bytes are looked at first for a title.
+const FIRST_LOOK: usize = 2048;
+
 /// A Markdown heading.
 pub(crate) struct Heading {
     level: HeadingLevel,
@@ -78,6 +81,25 @@ pub(crate) fn headings(text: &str) -> Vec<Heading> {
         }
     }
     found
+}
+
+/// The first heading. The text is parsed no further than it stands.
+pub(crate) fn first_heading(text: &str) -> Option<String> {
+    let mut until = FIRST_LOOK;
+    loop {
+        let whole = until >= text.len();
+        let part =
+            if whole { text } else { &text[..text.as_bytes()[..until].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)] };
+        // One that ends where the part ends might go on, and a link's address may stand at the end of the text.
+        let certain = |heading: &Heading| heading.span.end + 1 < part.len() && !part[heading.span.clone()].contains('[');
+        if let Some(heading) = headings(part).into_iter().next().filter(|heading| whole || certain(heading)) {
+            return Some(heading.text);
+        }
+        if whole {
+            return None;
+        }
+        until *= 8;
+    }
 }
 
 /// A stretch of a document under one heading.
@@ -224,6 +246,13 @@ impl Cutter<'_> {
             Err(_) => ChunkConfig::new(max_tokens).with_sizer(self.sizer),
         };
         let (start, text) = (span.start, &self.text[span]);
+        // What fits is one chunk: the splitter would come to the same end, after it has parsed the text.
+        if matches!(splitting, Splitting::Markdown)
+            && let Some(whole) = trimmed(text)
+            && self.sizer.size(&text[whole.clone()]) <= max_tokens
+        {
+            return std::iter::once(start + whole.start..start + whole.end).collect();
+        }
         let place = |(at, piece): (usize, &str)| start + at..start + at + piece.len();
         match splitting {
             Splitting::Markdown => MarkdownSplitter::new(config).chunk_indices(text).map(place).collect(),
@@ -235,6 +264,19 @@ impl Cutter<'_> {
             },
         }
     }
+}
+
+/// What [`MarkdownSplitter`] leaves of a chunk: no blank lines around it, and its indentation where it has several lines. `None` for blank text.
+fn trimmed(text: &str) -> Option<Range<usize>> {
+    let end = text.trim_end().len();
+    let within = text.trim_start().len();
+    let first = text.len() - within;
+    if first >= end {
+        return None;
+    }
+    let several_lines = text[first..end].contains(['\n', '\r']);
+    let start = if several_lines { text.len() - text.trim_start_matches(['\n', '\r']).len() } else { first };
+    Some(start..end)
 }
 
 /// Whole lines up to the limit; only a line that is too long alone is cut.
@@ -361,6 +403,22 @@ mod tests {
                 prop_assert!(!chunk.text.trim().is_empty());
                 // A piece tokenized alone may differ by the tokens at its two ends.
                 prop_assert!(tokens.count(&chunk.text) <= max_tokens + 4, "{} tokens: {:?}", tokens.count(&chunk.text), chunk.text);
+            }
+        }
+
+        #[test]
+        fn short_cuts_cut_as_the_long_way_does(text in "([a-zß ]{0,12}|[.\n#]|\n\n|\r\n|# |- |    |> |🚲|```|\\||===\n|[0-9]){0,60}", max_tokens in 4usize..60) {
+            prop_assert_eq!(first_heading(&text), headings(&text).into_iter().next().map(|heading| heading.text));
+            let long = [&"word ".repeat(600), "\n", &text].concat();
+            prop_assert_eq!(first_heading(&long), headings(&long).into_iter().next().map(|heading| heading.text));
+            let tokens = OpenAiTokens::for_model("gpt-4o");
+            let sizer = IndexedSizer { text: &text, starts: tokens.token_starts(&text), tokens: &*tokens };
+            for section in sections(&text) {
+                let part = &text[section.span];
+                if let Some(whole) = trimmed(part).filter(|whole| sizer.size(&part[whole.clone()]) <= max_tokens) {
+                    let splitter = MarkdownSplitter::new(ChunkConfig::new(max_tokens).with_sizer(&sizer));
+                    prop_assert_eq!(splitter.chunks(part).collect::<Vec<_>>(), [&part[whole]], "{:?}", part);
+                }
             }
         }
 

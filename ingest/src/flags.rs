@@ -37,7 +37,8 @@ const HIDDEN_CHARACTERS: &str =
 
 const HIDDEN_MARKUP: &str = r#"(?is-u)<[a-z][^<>]*?\s(?:hidden(?:\s*=\s*["']?(?:hidden|true)?["']?)?(?:\s[^<>]*)?|style\s*=\s*["'][^"'<>]*(?:display\s*:\s*none|visibility\s*:\s*hidden|(?:font-size|opacity)\s*:\s*0(?:\.0+)?(?:px|em|rem|pt|%)?\s*[;"'])[^<>]*)>(?:\s*<[a-z][^<>]*>)*\s*[^<\s]"#;
 
-const INSTRUCTIONS: &str = r"(?ix)
+/// ASCII classes only: Unicode word boundaries would cost more than everything else that is done to a text.
+const INSTRUCTIONS: &str = r"(?ix-u)
     \b(?:ignore|disregard|forget|override|bypass)\s+(?:(?:all|any|every|the|these|those|your|my|of|and|about)\s+){0,4}
         (?:previous|prior|above|earlier|preceding|foregoing|existing|initial|original|system|safety)\s+(?:\w+\s+){0,2}
         (?:instructions?|prompts?|rules?|directions?|directives?|guidelines?|messages?|commands?|context)\b
@@ -48,8 +49,8 @@ const INSTRUCTIONS: &str = r"(?ix)
   | <\|(?:im_start|im_end|system|assistant|user|start_header_id|endoftext)\|> | \[/?INST\] | <</?SYS>>";
 
 /// Compiled once; a pattern that does not compile finds nothing, and a test holds that all do.
-static PATTERNS: LazyLock<(Option<Regex>, Option<BytesRegex>, Option<Regex>)> =
-    LazyLock::new(|| (Regex::new(HIDDEN_CHARACTERS).ok(), BytesRegex::new(HIDDEN_MARKUP).ok(), Regex::new(INSTRUCTIONS).ok()));
+static PATTERNS: LazyLock<(Option<Regex>, Option<BytesRegex>, Option<BytesRegex>)> =
+    LazyLock::new(|| (Regex::new(HIDDEN_CHARACTERS).ok(), BytesRegex::new(HIDDEN_MARKUP).ok(), BytesRegex::new(INSTRUCTIONS).ok()));
 
 /// Flags of a file's own bytes, for what its parser leaves out of the text: only HTML has some.
 pub(crate) fn of_source(name: &str, bytes: &[u8]) -> Vec<Flag> {
@@ -67,7 +68,7 @@ pub(crate) fn add_of_text(flags: &mut Vec<Flag>, parsed: &Parsed) {
     if !text.is_ascii() && characters.as_ref().is_some_and(|pattern| pattern.is_match(text)) {
         flags.push(Flag::HiddenCharacters);
     }
-    if instructions.as_ref().is_some_and(|pattern| pattern.is_match(text)) {
+    if instructions.as_ref().is_some_and(|pattern| pattern.is_match(text.as_bytes())) {
         flags.push(Flag::Instructions);
     }
 }

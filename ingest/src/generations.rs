@@ -55,7 +55,7 @@ impl Ingester {
                     None => return self.next_generation(collection).await,
                 }
             }
-            (Some(_), Build::Anew) => return self.next_generation(collection).await,
+            (Some(_), Build::Anew | Build::AnewOpen) => return self.next_generation(collection).await,
         };
         match self.catalog.collection(&name).await? {
             Some(record) if record.fingerprint != configured => {
@@ -107,6 +107,12 @@ impl Ingester {
             return Err(Error::Unfinished { generation: target.clone() });
         }
         self.let_answer(collection, target, now).await
+    }
+
+    /// Lets a generation answer, and removes all others.
+    pub async fn replace_all(&self, collection: &Collection, target: &Collection, now: i64) -> Result<(), Error> {
+        self.switch(collection, target, now).await?;
+        self.remove_generations(collection, 0).await.map(|_| ())
     }
 
     pub(crate) async fn let_answer(&self, collection: &Collection, target: &Collection, now: i64) -> Result<(), Error> {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
+use uuid::Uuid;
 
 /// A document on its way to the store.
 #[derive(Debug)]
@@ -27,9 +28,19 @@ pub(crate) struct Prepared {
     pub(crate) url: String,
     pub(crate) bytes: u64,
     pub(crate) decision: Decision,
+    /// Until they become points; empty afterwards.
     pub(crate) cuts: Vec<Cut>,
+    /// Id and tokens of each chunk, once they are points.
+    pub(crate) stored: Vec<(Uuid, usize)>,
     pub(crate) metadata: Metadata,
     pub(crate) flags: Vec<Flag>,
+}
+
+impl Prepared {
+    /// Tokens of each chunk.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = usize> {
+        self.cuts.iter().map(|cut| cut.tokens).chain(self.stored.iter().map(|(_, tokens)| *tokens))
+    }
 }
 
 /// What cutting gives.
@@ -53,6 +64,11 @@ pub(crate) enum Step {
         rejection: Rejection,
         bytes: u64,
     },
+    /// A file was offered to its end, in so many parts; 0 for one that was offered whole.
+    Parts {
+        id: DocumentId,
+        count: u32,
+    },
     Ignored,
 }
 
@@ -71,6 +87,8 @@ pub(crate) struct Preparer {
     pub(crate) settings: IngestSettings,
     pub(crate) tokens: Arc<dyn CountTokens>,
     pub(crate) fingerprint: String,
+    /// Nothing was published before this run, so there is nothing to look up.
+    pub(crate) first: bool,
 }
 
 impl Preparer {
@@ -85,12 +103,16 @@ impl Preparer {
         let item = match offer {
             Offer::Item(item) => item,
             Offer::Ignored => return Ok((Step::Ignored, Spent::default())),
+            Offer::Parts { id, count } => return Ok((Step::Parts { id, count }, Spent::default())),
             Offer::Unreadable { place, reason } => {
                 let rejection = Rejection { path: place, reason, document: None };
                 return Ok((Step::Rejected { rejection, bytes: 0 }, Spent::default()));
             }
         };
-        let stored = self.catalog.document(&self.settings.tenant, &self.settings.collection, &item.id).await?;
+        let stored = match self.first {
+            true => None,
+            false => self.catalog.document(&self.settings.tenant, &self.settings.collection, &item.id).await?,
+        };
         let mut spent = Spent::default();
         let step = match self.take(&item, stored.as_ref(), &mut spent).await {
             Ok(step) => step,
@@ -136,6 +158,7 @@ impl Preparer {
             url,
             bytes,
             decision,
+            stored: Vec::with_capacity(cuts.len()),
             cuts,
             metadata,
             flags,
@@ -192,7 +215,7 @@ fn name_of_media_type(media_type: &str) -> Option<&'static str> {
 }
 
 /// `price-list.csv` -> `Price list`; a source file keeps its name.
-fn title_from_name(name: &str, shape: Shape) -> String {
+pub(crate) fn title_from_name(name: &str, shape: Shape) -> String {
     if matches!(shape, Shape::Code(_)) {
         return name.to_owned();
     }

@@ -3,7 +3,8 @@
 use crate::Error;
 use crate::prepare::Prepared;
 use crate::run::{Filled, IngestSettings, Ingester, Run, Seen};
-use groundtone_catalog::{DocumentRecord, Publication};
+use crate::source::{part_of, part_prefix};
+use groundtone_catalog::{DocumentRecord, Publication, Quarantined};
 use groundtone_index::Filter;
 use groundtone_types::{Collection, DocumentId, Tenant};
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,14 @@ impl Publisher<'_> {
         Ok(())
     }
 
+    /// A part of a file that was small enough this time to be stored as one document.
+    async fn is_part_of_a_whole(&self, document: &DocumentId, seen: &Seen) -> Result<bool, Error> {
+        match part_of(document).filter(|(file, _)| seen.contains(file)) {
+            Some((file, _)) => Ok(self.record(&file).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     /// Takes a document out, and asks the index whether it is gone.
     pub(crate) async fn delete(&self, document: &DocumentId) -> Result<Receipt, Error> {
         let old = self.ingester.catalog.unpublish(self.tenant, self.collection, document).await?;
@@ -109,6 +118,73 @@ impl Publisher<'_> {
             return Err(Error::NotRemoved { document: document.clone(), left });
         }
         Ok(Receipt { document: document.clone(), points: old.len(), left })
+    }
+
+    /// Of files that were offered to their end, removes what they no longer have: parts that are too many, or the whole file that is in parts now. That needs no `prune`:
+    /// the file is there, this is its older version.
+    pub(crate) async fn remove_other_parts(&self, seen: &Seen, run: &Run<'_>) -> Result<(), Error> {
+        for (file, count) in &seen.files {
+            let mut gone = Vec::new();
+            if *count > 0 {
+                gone.extend(self.record(file).await?);
+            } else if self.record(file).await?.is_none() {
+                // It was rejected: its parts are what there is of it.
+                continue;
+            }
+            let prefix = part_prefix(file);
+            let mut after = DocumentId::new(&prefix).ok();
+            while let Some(last) = after.take() {
+                let page = self.ingester.catalog.documents(self.tenant, self.collection, Some(&last), PAGE as u32).await?;
+                let parts = page.into_iter().take_while(|record| record.id.as_str().starts_with(&prefix));
+                let parts: Vec<DocumentRecord> = parts.collect();
+                after = parts.last().filter(|_| parts.len() == PAGE).map(|record| record.id.clone());
+                gone.extend(parts.into_iter().filter(|record| part_of(&record.id).is_some_and(|(_, number)| number > *count)));
+            }
+            for record in gone.into_iter().filter(|record| record.source == run.settings.source && !seen.contains(&record.id)) {
+                self.remove(&record.id, run).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn record(&self, document: &DocumentId) -> Result<Option<DocumentRecord>, Error> {
+        Ok(self.ingester.catalog.document(self.tenant, self.collection, document).await?)
+    }
+
+    async fn remove(&self, document: &DocumentId, run: &Run<'_>) -> Result<(), Error> {
+        if !run.settings.dry_run {
+            self.delete(document).await?;
+        }
+        run.note(|report| report.removed += 1);
+        Ok(())
+    }
+
+    /// Notes what this run rejected, and takes out of the list what is all right again or has left the source.
+    pub(crate) async fn quarantine(&self, seen: &Seen, complete: bool, run: &Run<'_>) -> Result<(), Error> {
+        let (source, catalog) = (&run.settings.source, &self.ingester.catalog);
+        let mut rejected = Vec::new();
+        run.note(|report| {
+            rejected.extend(report.rejected.iter().map(|rejection| Quarantined {
+                source: source.clone(),
+                place: rejection.path.clone(),
+                document: rejection.document.clone(),
+                reason: rejection.reason.clone(),
+                run: run.settings.run,
+                since: run.settings.now,
+                last: run.settings.now,
+            }));
+        });
+        let known = catalog.quarantined(self.tenant, self.collection, Some(source)).await?;
+        let all_seen = complete && seen.blind.is_none();
+        let names: HashSet<&str> = rejected.iter().map(Quarantined::name).collect();
+        let is_over = |entry: &Quarantined| {
+            !names.contains(entry.name()) && (all_seen || entry.document.as_ref().is_some_and(|document| seen.contains(document)))
+        };
+        let released: Vec<Quarantined> = known.into_iter().filter(is_over).collect();
+        if rejected.is_empty() && released.is_empty() {
+            return Ok(());
+        }
+        Ok(catalog.quarantine(self.tenant, self.collection, &rejected, &released).await?)
     }
 
     /// Documents of this source in the ledger that the source no longer has: removed with `prune`, named without.
@@ -123,16 +199,18 @@ impl Publisher<'_> {
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.id.clone());
             for record in page.into_iter().filter(|record| record.source == run.settings.source && !seen.contains(&record.id)) {
-                if may_remove && !run.settings.dry_run {
-                    self.delete(&record.id).await?;
+                if may_remove || self.is_part_of_a_whole(&record.id, seen).await? {
+                    self.remove(&record.id, run).await?;
+                } else {
+                    run.note(|report| report.missing.push(record.id));
                 }
-                run.note(|report| if may_remove { report.removed += 1 } else { report.missing.push(record.id) });
             }
         }
     }
 }
 
 fn publication(document: Prepared, settings: &IngestSettings, cut_by: &str) -> Publication {
+    let tokens = document.sizes().map(|tokens| tokens as u64).sum();
     let record = DocumentRecord {
         id: document.id,
         source: settings.source.clone(),
@@ -142,11 +220,11 @@ fn publication(document: Prepared, settings: &IngestSettings, cut_by: &str) -> P
         title: document.title,
         url: document.url,
         bytes: document.bytes,
-        tokens: document.cuts.iter().map(|cut| cut.tokens as u64).sum(),
+        tokens,
         run: settings.run,
         indexed_at: settings.now,
         metadata: document.metadata,
         flags: document.flags.iter().map(|flag| flag.as_str().to_owned()).collect(),
     };
-    Publication { record, points: document.cuts.iter().map(|cut| cut.id).collect() }
+    Publication { record, points: document.stored.into_iter().map(|(id, _)| id).collect() }
 }

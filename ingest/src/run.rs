@@ -80,6 +80,8 @@ pub enum Build {
     Beside,
     /// A new one from nothing, which answers when the run is through; the older ones are removed then.
     Anew,
+    /// A new one from nothing, to which other sources are to be added before [`Ingester::replace_all`] lets it answer.
+    AnewOpen,
 }
 
 /// Brings a source and a collection into agreement.
@@ -146,6 +148,8 @@ impl Run<'_> {
 pub(crate) struct Seen {
     hashes: HashSet<u64>,
     hasher: RandomState,
+    /// Files that were offered to their end, and in how many parts.
+    pub(crate) files: Vec<(DocumentId, u32)>,
     /// Something without an id could not be read: what is missing may be in there.
     pub(crate) blind: Option<String>,
 }
@@ -217,8 +221,12 @@ impl Ingester {
             self.embed_groups(&run, groups, to_store).instrument(info_span!("ingest.embed")),
             self.store_groups(&run, &publisher, filled).instrument(info_span!("ingest.store")),
         )?;
+        publisher.remove_other_parts(&seen, &run).await?;
         if source.is_complete() {
             publisher.handle_missing(&seen, &run).await?;
+        }
+        if !settings.dry_run {
+            publisher.quarantine(&seen, source.is_complete(), &run).await?;
         }
         run.advance(|state| state.stage = Stage::Settling);
         let settling = Instant::now();
@@ -229,8 +237,7 @@ impl Ingester {
             }
             self.catalog.complete_collection(&settings.collection, settings.now).await?;
             if settings.build == Build::Anew {
-                self.switch(&logical, &settings.collection, settings.now).await?;
-                self.remove_generations(&logical, 0).await?;
+                self.replace_all(&logical, &settings.collection, settings.now).await?;
             }
         }
         let mut report = run.report.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -272,7 +279,9 @@ impl Ingester {
     async fn prepare(&self, source: Arc<dyn Source>, run: &Run<'_>, to_embed: mpsc::Sender<Group>) -> Result<Seen, Error> {
         let tokens = self.embed.batcher().embedder().tokens();
         let fingerprint = run.settings.chunks.fingerprint(tokens.id());
+        let first = self.catalog.documents(&run.settings.tenant, &run.settings.collection, None, 1).await?.is_empty();
         let preparer = Arc::new(Preparer {
+            first,
             source: source.clone(),
             extractor: self.extractor.clone(),
             catalog: self.catalog.clone(),
@@ -352,6 +361,7 @@ impl Ingester {
                 }
                 run.reject(rejection, bytes);
             }
+            Step::Parts { id, count } => seen.files.push((id, count)),
             Step::Ignored => run.note(|report| report.ignored += 1),
         }
         Ok(None)
@@ -421,7 +431,7 @@ impl Ingester {
             let documents: Vec<(Decision, u64, usize, usize)> = group
                 .documents
                 .iter()
-                .map(|document| (document.decision, document.bytes, document.cuts.len(), document.cuts.iter().map(|cut| cut.tokens).sum()))
+                .map(|document| (document.decision, document.bytes, document.sizes().count(), document.sizes().sum()))
                 .collect();
             let flagged = group.documents.iter().filter(|document| !document.flags.is_empty());
             let flagged: Vec<Flagged> =
@@ -462,24 +472,22 @@ fn assemble(
     let mut vectors = texts.iter().zip(vectors);
     let mut filled = Filled { documents: Vec::with_capacity(documents.len()), points: Vec::with_capacity(texts.len()), _place: None };
     let mut all_refused = Vec::new();
-    for document in documents {
-        let mut points = Vec::with_capacity(document.cuts.len());
+    for mut document in documents {
+        let first = filled.points.len();
         let mut refused = None;
-        for (cut, (text, vector)) in document.cuts.iter().zip(vectors.by_ref()) {
+        for (cut, (text, vector)) in std::mem::take(&mut document.cuts).into_iter().zip(vectors.by_ref()) {
+            document.stored.push((cut.id, cut.tokens));
             match vector {
-                Ok(dense) => {
-                    let (chunk, sparse) = (cut.chunk.clone(), sparse.document(text));
-                    points.push(Point { id: cut.id, dense, sparse, chunk });
-                }
+                Ok(dense) => filled.points.push(Point { id: cut.id, dense, sparse: sparse.document(text), chunk: cut.chunk }),
                 Err(reason) => refused = Some(reason),
             }
         }
         match refused {
-            Some(reason) => all_refused.push((document, reason)),
-            None => {
-                filled.points.extend(points);
-                filled.documents.push(document);
+            Some(reason) => {
+                filled.points.truncate(first);
+                all_refused.push((document, reason));
             }
+            None => filled.documents.push(document),
         }
     }
     (filled, all_refused)

@@ -20,6 +20,66 @@ fn acts_as_worker() {
     }
 }
 
+/// A run that reads the file named on its command line; as an ordinary test it does nothing.
+#[tokio::test]
+async fn acts_as_run() {
+    if let Some(file) = std::env::args().find(|argument| argument.ends_with(".xlsx")) {
+        let bytes = std::fs::read(&file).unwrap();
+        Extractor::new(settings()).extract(&file, bytes).await.unwrap();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_in_the_middle_of_a_file_ends_when_its_run_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("long.xlsx");
+    std::fs::write(&file, long_sheet(4_000_000)).unwrap();
+    let mut run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "acts_as_run", file.to_str().unwrap()])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // Every child of the run, by the thread that started it.
+    let children = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", run.id())).unwrap();
+        tasks
+            .flat_map(|task| {
+                std::fs::read_to_string(task.unwrap().path().join("children"))
+                    .unwrap_or_default()
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
+            .next()
+    };
+    let started = Instant::now();
+    let worker = loop {
+        assert!(started.elapsed() < Duration::from_secs(20), "no worker was started");
+        match children() {
+            Some(worker) => break worker,
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    // Until it works on the file.
+    let busy = |limit: u64| {
+        let status = std::fs::read_to_string(format!("/proc/{worker}/statm")).unwrap_or_default();
+        status.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).is_some_and(|pages| pages * 4096 > limit)
+    };
+    while !busy(30 << 20) {
+        assert!(started.elapsed() < Duration::from_secs(20), "the worker does not work");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let killed = Instant::now();
+    let is_there = || std::fs::read_to_string(format!("/proc/{worker}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    while is_there() {
+        assert!(killed.elapsed() < Duration::from_secs(5), "the worker reads on for nobody");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn settings() -> ExtractorSettings {
     let args = ["acts_as_worker", "--exact", "--nocapture", "--test-threads=1"].map(Into::into).to_vec();
     ExtractorSettings {

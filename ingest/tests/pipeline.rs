@@ -54,6 +54,7 @@ struct Parts {
     catalog: Arc<Catalog>,
     cache: Arc<EmbeddingCache>,
     collection: Collection,
+    prune: bool,
     _directory: DataDirectory,
 }
 
@@ -65,6 +66,7 @@ impl Parts {
             catalog: Arc::new(Catalog::open(&directory).await.unwrap()),
             cache: Arc::new(EmbeddingCache::open(&directory, 1 << 30).await.unwrap()),
             collection: Collection::new("documents").unwrap(),
+            prune: true,
             _directory: directory,
         }
     }
@@ -87,16 +89,17 @@ impl Parts {
             collection: self.collection.clone(),
             source: "documents".to_owned(),
             chunks: ChunkSettings { max_tokens: 100, overlap_tokens: 0, parent_tokens: 0, breadcrumb: true },
-            max_file_bytes: 1_000_000,
+            max_file_bytes: 5_000_000,
             parse_timeout: Duration::from_secs(10),
             url_prefix: String::new(),
-            prune: true,
+            prune: self.prune,
             build: Build::Live,
             dry_run: false,
             price_per_million_tokens: 0.0,
             now: 0,
         };
-        let source = Arc::from(source::open(documents.to_str().unwrap(), &SourceSettings::default()).unwrap());
+        let sources = SourceSettings { split_above_bytes: 1_000_000, ..SourceSettings::default() };
+        let source = Arc::from(source::open(documents.to_str().unwrap(), &sources).unwrap());
         ingester.run(source, &settings, &|_| {}).await
     }
 }
@@ -152,4 +155,52 @@ async fn a_first_run_that_was_cut_off_does_not_let_other_vectors_in() {
     parts.catalog.put_collection(&record).await.unwrap();
     let error = parts.run(&documents, Duration::ZERO, usize::MAX).await.unwrap_err();
     assert!(matches!(error, groundtone_ingest::Error::OtherVectors { .. }), "{error}");
+}
+
+fn paragraphs(from: usize, to: usize) -> String {
+    (from..to).map(|n| format!("Paragraph {n} speaks of {} and {}, at some length.\n\n", n * 7919 % 1013, n * 104_729 % 997)).collect()
+}
+
+/// A large file is several documents; when it grows, changes, shrinks and is small again, exactly what it holds is stored, without `prune`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parts_of_a_large_file_follow_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = folder.path().join("documents");
+    write_documents(&documents, 2);
+    let parts = Parts { prune: false, ..Parts::open(&folder.path().join("data")).await };
+    let text = paragraphs(0, 60_000);
+    let file = documents.join("big.txt");
+    let stored = async || {
+        let live = parts.index.resolve(&parts.collection).await.unwrap().unwrap();
+        let (tenant, mut ids) = (Tenant::default(), Vec::new());
+        for record in parts.catalog.documents(&tenant, &live, None, 100).await.unwrap() {
+            let points = parts.catalog.points(&tenant, &live, &record.id).await.unwrap().len();
+            let filter = Filter { documents: vec![record.id.clone()] };
+            assert_eq!(parts.index.count(&tenant, &live, &filter).await.unwrap(), points, "{}", record.id);
+            assert!(!record.id.as_str().starts_with("big") || record.title == "Big" && record.url.ends_with("/big.txt"), "{record:?}");
+            ids.push(record.id.to_string());
+        }
+        ids
+    };
+    let run = async |text: &str, single: bool| {
+        std::fs::write(&file, text).unwrap();
+        parts.run(if single { &file } else { &documents }, Duration::ZERO, usize::MAX).await.unwrap()
+    };
+    let first = run(&text, false).await;
+    let names = stored().await;
+    let count = names.len() - 2;
+    assert!(count >= 3 && first.new == names.len() && names[2] == "big.txt#part-00001", "{names:?}");
+    let again = run(&text, false).await;
+    assert_eq!((again.unchanged, again.embed_calls, again.bytes > 3_000_000), (count + 2, 0, true));
+    let changed = run(&text.replacen("Paragraph 7 ", "Paragraph seven ", 1), false).await;
+    assert_eq!((changed.changed, changed.unchanged, changed.removed), (1, count + 1, 0));
+    assert!(changed.embedded <= 2, "{} texts", changed.embedded);
+    let shorter = run(&text[..text.len() / 2], true).await;
+    assert_eq!((shorter.removed + shorter.found, shorter.embedded <= 2), (count, true), "the parts that are no more are gone");
+    let small = run(&paragraphs(0, 50), false).await;
+    assert_eq!((small.new, small.removed), (1, shorter.found));
+    assert_eq!(stored().await, ["0.md", "1.md", "big.txt"]);
+    let large = run(&text, true).await;
+    assert_eq!((large.new, large.removed), (count, 1));
+    assert_eq!(stored().await, names);
 }

@@ -25,6 +25,7 @@ async fn list(source: &dyn Source) -> Result<(Vec<SourceItem>, Vec<String>), Str
         match offer.map_err(|error| error.to_string())? {
             Offer::Item(item) => items.push(item),
             Offer::Unreadable { place, reason } => others.push(format!("{place} {reason}")),
+            Offer::Parts { id, count } => others.push(format!("{id} in {count} parts")),
             Offer::Ignored => others.push("ignored".to_owned()),
         }
     }

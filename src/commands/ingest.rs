@@ -67,16 +67,25 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
         _ => Build::Live,
     };
     let mut mode = IngestMode { prune: args.prune, build, dry_run: args.dry_run };
+    // Of several locations the first one opens the new generation, the others add to it, and it answers after the last.
+    let rebuilt = args.full && !args.dry_run && args.locations.len() > 1;
+    if rebuilt {
+        mode.build = Build::AnewOpen;
+    }
+    let (logical, mut config) = (config.ingest.collection.clone(), config);
     for location in &args.locations {
         let report = ingest(&config, &library, location, args.source.as_deref(), mode).await?;
         show(&report, global.json)?;
         if report.new + report.changed + report.unchanged == 0 {
             return Err(hint(format!("none of the {} documents in {location} could be ingested", report.found), "the reasons stand above"));
         }
-        // The first location builds the collection anew, the others add to it.
-        if mode.build == Build::Anew {
+        if rebuilt {
             mode.build = Build::Live;
+            config.ingest.collection = report.collection;
         }
+    }
+    if rebuilt {
+        library.ingester(&config).await?.replace_all(&logical, &config.ingest.collection, now()).await?;
     }
     Ok(())
 }
@@ -161,6 +170,13 @@ fn show(report: &Report, as_json: bool) -> anyhow::Result<()> {
     if report.rejected.len() > NAMED_REJECTIONS {
         say(format!("and {} more; --json names them all. By reason:", report.rejected.len() - NAMED_REJECTIONS));
         report.reasons().iter().for_each(|(reason, count)| say(format!("  {count:>6}  {reason}")));
+    }
+    for flagged in report.flagged.iter().take(NAMED_REJECTIONS) {
+        let flags: Vec<&str> = flagged.flags.iter().map(|flag| flag.as_str()).collect();
+        say(format!("look at: {} ({})", flagged.document, flags.join(", ")));
+    }
+    if report.flagged.len() > NAMED_REJECTIONS {
+        say(format!("and {} more to look at; --json names them all", report.flagged.len() - NAMED_REJECTIONS));
     }
     if let Some(reason) = &report.not_pruned {
         say(format!("nothing was removed: {reason}"));

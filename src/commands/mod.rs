@@ -8,5 +8,6 @@ pub(crate) mod fsck;
 pub(crate) mod generations;
 pub(crate) mod ingest;
 pub(crate) mod models;
+pub(crate) mod runs;
 pub(crate) mod search;
 pub(crate) mod serve;

@@ -9,6 +9,7 @@ mod documents;
 mod embeddings;
 mod error;
 mod ledger;
+mod quarantine;
 mod runs;
 mod schema;
 
@@ -17,4 +18,5 @@ pub use documents::{DocumentRecord, Publication};
 pub use embeddings::{EmbeddingCache, EmbeddingKey};
 pub use error::Error;
 pub use ledger::{Catalog, CollectionRecord};
+pub use quarantine::Quarantined;
 pub use runs::RunRecord;

@@ -56,6 +56,19 @@ impl Catalog {
             .bind(tenant.as_str())
             .bind(limit);
         let rows = query.fetch_all(&self.pool).await.map_err(|e| self.failed(e))?;
+        self.runs_of(&rows)
+    }
+
+    /// The runs whose ids begin so, at most two: more than one is too many to mean one.
+    pub async fn runs_with(&self, tenant: &Tenant, prefix: &str) -> Result<Vec<RunRecord>, Error> {
+        let query = sqlx::query(
+            "SELECT id, source, started_at, finished_at, report FROM runs WHERE tenant = ?1 AND substr(id, 1, length(?2)) = ?2 ORDER BY id LIMIT 2",
+        );
+        let rows = query.bind(tenant.as_str()).bind(prefix).fetch_all(&self.pool).await.map_err(|e| self.failed(e))?;
+        self.runs_of(&rows)
+    }
+
+    fn runs_of(&self, rows: &[SqliteRow]) -> Result<Vec<RunRecord>, Error> {
         let read = |row: &SqliteRow| -> Result<RunRecord, Error> {
             let id: String = row.try_get("id").map_err(|e| self.failed(e))?;
             Ok(RunRecord {
@@ -86,6 +99,9 @@ mod tests {
         catalog.finish_run(&other, first, "{}", 12).await.unwrap();
         catalog.finish_run(&tenant, second, "{}", 12).await.unwrap();
         let runs: Vec<_> = catalog.runs(&tenant, 10).await.unwrap().into_iter().map(|run| (run.id, run.finished_at)).collect();
+        for (prefix, count) in [(second.to_string().as_str(), 1), ("00000000", 2), ("%", 0)] {
+            assert_eq!(catalog.runs_with(&tenant, prefix).await.unwrap().len(), count, "{prefix}");
+        }
         assert_eq!(runs, [(second, Some(12)), (first, None)], "another tenant cannot finish a run");
     }
 }

@@ -78,6 +78,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     between("ingest.parent_tokens", config.ingest.parent_tokens, 0, 100_000)?;
     between("ingest.embedding_cache_mb", config.ingest.embedding_cache_mb, 0, 1_000_000)?;
     between("ingest.max_file_bytes", config.ingest.max_file_bytes, 1, 4_000_000_000)?;
+    between("ingest.split_above_bytes", config.ingest.split_above_bytes, 0, 4_000_000_000)?;
     between("ingest.parse_timeout_seconds", config.ingest.parse_timeout_seconds, 1, 3_600)?;
     extractor(&config.ingest)?;
     sources(&config.sources)?;

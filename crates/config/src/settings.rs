@@ -130,6 +130,7 @@ pub struct Ingest {
     pub breadcrumb: bool,
     pub embedding_cache_mb: u64,
     pub max_file_bytes: u64,
+    pub split_above_bytes: u64,
     pub parse_timeout_seconds: u64,
     pub extract_workers: usize,
     pub extract_memory_mb: u64,

@@ -65,8 +65,7 @@ impl Suite<'_> {
             text: text.to_owned(),
             page: None,
             parent: None,
-            metadata: serde_json::from_str(r#"{"brand":"Größe","open":true,"rank":-3,"share":0.25,"tags":["a","b"]}"#)
-                .map_err(|e| e.to_string())?,
+            metadata: Default::default(),
         };
         Ok(Point { id: chunk.point_id(), dense, sparse: self.sparse.document(text), chunk })
     }
@@ -109,7 +108,10 @@ impl Suite<'_> {
     }
 
     async fn round_trip(&self) -> Result<(), String> {
-        let point = self.point("a/ä b.md", 7, "Line one\nline \"two\" \u{1f6b2} \\ end", lean(0, 1.0))?;
+        let mut point = self.point("a/ä b.md", 7, "Line one\nline \"two\" \u{1f6b2} \\ end", lean(0, 1.0))?;
+        let metadata = r#"{"brand":"Größe","open":true,"rank":-3,"share":0.25,"tags":["a","b"]}"#;
+        point.chunk.metadata = serde_json::from_str(metadata).map_err(|error| error.to_string())?;
+        point.id = point.chunk.point_id();
         self.upsert(&self.tenant, vec![point.clone()]).await?;
         let hits = self.query(&self.tenant, Search::Dense(lean(0, 1.0)), Filter::default(), 3).await?;
         expect("a chunk comes back as it was stored", hits.len() == 1 && hits[0].chunk == point.chunk && hits[0].id == point.id, &hits)?;

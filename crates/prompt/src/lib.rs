@@ -11,6 +11,7 @@ mod links;
 mod marker;
 mod message;
 mod overlap;
+mod pieces;
 mod reader;
 mod render;
 mod sentences;

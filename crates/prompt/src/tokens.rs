@@ -1,3 +1,4 @@
+use crate::pieces::{CL100K, O200K, Pieces};
 use std::sync::Arc;
 
 /// Counts tokens the way one model does.
@@ -25,6 +26,7 @@ pub trait CountTokens: Send + Sync {
 pub struct OpenAiTokens {
     id: &'static str,
     tokenizer: &'static bpe_openai::Tokenizer,
+    pieces: &'static Pieces,
 }
 
 impl OpenAiTokens {
@@ -33,9 +35,9 @@ impl OpenAiTokens {
         let base = model.strip_prefix("ft:").unwrap_or(model);
         let older = base.starts_with("gpt-3.5") || base.starts_with("text-embedding") || base == "gpt-4" || base.starts_with("gpt-4-");
         Arc::new(if older {
-            Self { id: "cl100k_base", tokenizer: bpe_openai::cl100k_base() }
+            Self { id: "cl100k_base", tokenizer: bpe_openai::cl100k_base(), pieces: &CL100K }
         } else {
-            Self { id: "o200k_base", tokenizer: bpe_openai::o200k_base() }
+            Self { id: "o200k_base", tokenizer: bpe_openai::o200k_base(), pieces: &O200K }
         })
     }
 }
@@ -46,14 +48,8 @@ impl CountTokens for OpenAiTokens {
     }
 
     fn token_starts(&self, text: &str) -> Vec<u32> {
-        let mut starts = Vec::with_capacity(text.len() / 4);
-        let mut offset = 0u32;
-        for piece in self.tokenizer.split(text) {
-            for token in self.tokenizer.bpe.encode_via_backtracking(piece.as_bytes()) {
-                starts.push(offset);
-                offset += self.tokenizer.bpe.token_len(token) as u32;
-            }
-        }
+        let mut starts = Vec::with_capacity(text.len() / 3);
+        self.pieces.starts(self.tokenizer, text, &mut starts);
         starts
     }
 
@@ -65,6 +61,7 @@ impl CountTokens for OpenAiTokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn tokens_are_tiktokens() {
@@ -84,6 +81,25 @@ mod tests {
             for text in texts {
                 assert_eq!(ours.count(text), judge.encode_ordinary(text).len(), "{model}: {text:?}");
                 assert_eq!(ours.token_starts(text).len(), ours.count(text), "{model}: {text:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_short_cuts_change_no_token(text in prop_oneof![
+            "[a-zA-Z0-9 '.,(\n\r\té中́ǅ_-]{0,60}",
+            "([A-Z]{0,3}[a-z]{0,4}('s|'LL|'x| |\n|  |9{0,5}|é|\u{301}|\u{212a})){0,12}",
+            any::<String>(),
+        ]) {
+            for model in ["gpt-4", "gpt-4o"] {
+                let ours = OpenAiTokens::for_model(model);
+                let (mut plain, mut offset) = (Vec::new(), 0);
+                for token in ours.tokenizer.encode(text.as_str()) {
+                    plain.push(offset);
+                    offset += ours.tokenizer.bpe.token_len(token) as u32;
+                }
+                prop_assert_eq!(ours.token_starts(&text), plain, "{} {:?}", model, text);
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::frame::{self, Answer, Orders};
 use super::{CRASHED, ExtractorSettings, WorkerCommand, too_slow};
 use crate::parse::Parsed;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
@@ -122,8 +123,11 @@ impl Pool {
             kept
         });
         let mut worker = Worker { child, socket: UnixStream::from_std(ours)?, last_words, used: false };
-        frame::send(&mut worker.socket, &frame::to_json(&self.orders)?).await?;
-        Ok(worker)
+        match frame::send(&mut worker.socket, &frame::to_json(&self.orders)?).await {
+            // It started and is dead already: the file that is read next says how.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(worker),
+        }
     }
 
     /// Why a worker died, from the line that Rust writes before it aborts.
@@ -132,7 +136,7 @@ impl Pool {
             self.orders.too_large()
         } else if last_words.contains("overflowed its stack") {
             "nests too deeply to extract".to_owned()
-        } else if error.kind() == std::io::ErrorKind::InvalidData {
+        } else if error.kind() == ErrorKind::InvalidData {
             "made its extractor answer nonsense; please report it with the file".to_owned()
         } else {
             CRASHED.to_owned()

@@ -35,7 +35,7 @@ pub(super) fn push_row<'a>(text: &mut String, cells: impl Iterator<Item = (Optio
 }
 
 /// The separator that the header line uses most.
-fn delimiter(source: &str) -> u8 {
+pub(crate) fn delimiter(source: &str) -> u8 {
     let header = source.lines().next().unwrap_or_default();
     let count = |byte: u8| header.bytes().filter(|&b| b == byte).count();
     [b',', b';', b'\t', b'|'].into_iter().rev().max_by_key(|&byte| count(byte)).unwrap_or(b',')

@@ -1,12 +1,12 @@
 use super::{Parsed, Shape};
-use crate::chunk::headings;
+use crate::chunk::first_heading;
 
 /// Takes the front matter off; the title is `title:` in it, else the first heading.
 pub(crate) fn parse(source: &str) -> Result<Parsed, String> {
     let (front, body) = split_front_matter(source);
     let from_front =
         front.lines().find_map(|line| line.strip_prefix("title:")).map(|title| title.trim().trim_matches(['"', '\'']).to_owned());
-    let title = from_front.filter(|title| !title.is_empty()).or_else(|| headings(body).into_iter().next().map(|heading| heading.text));
+    let title = from_front.filter(|title| !title.is_empty()).or_else(|| first_heading(body));
     Ok(Parsed { title, text: body.to_owned(), shape: Shape::Markdown, pages: Vec::new() })
 }
 

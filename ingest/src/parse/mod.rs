@@ -16,6 +16,7 @@ mod sheet;
 mod text;
 
 pub use code::CodeLanguage;
+pub(crate) use csv_table::delimiter as csv_delimiter;
 pub(crate) use html::parse as parse_html;
 pub(crate) use markdown::parse as parse_markdown;
 pub(crate) use text::parse as parse_text;

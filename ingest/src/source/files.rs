@@ -1,13 +1,17 @@
 //! Folders, single files and patterns.
 
 use super::glob::Pattern;
-use super::{Endings, Locator, Offer, Source, SourceContent, SourceItem, SourceSettings, not_ours, plain, refused, shown, too_large};
+use super::parts::{self, Kind};
+use super::{
+    Endings, Locator, Offer, Source, SourceContent, SourceItem, SourceSettings, not_ours, part_id, plain, refused, shown, too_large,
+};
 use crate::Error;
 use crate::parse::known_endings;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use globset::GlobMatcher;
 use groundtone_types::DocumentId;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +39,7 @@ struct Listing {
     is_file: bool,
     matcher: Option<GlobMatcher>,
     endings: Endings,
+    split_above: u64,
 }
 
 impl FileSource {
@@ -61,7 +66,15 @@ impl FileSource {
         if is_file && root.file_name().and_then(|name| name.to_str()).is_none() {
             return Err(refused(&place, "its name is not UTF-8"));
         }
-        let listing = Listing { place, root: root.to_owned(), absolute, is_file, matcher, endings: settings.extra_endings.clone() };
+        let listing = Listing {
+            place,
+            root: root.to_owned(),
+            absolute,
+            is_file,
+            matcher,
+            endings: settings.extra_endings.clone(),
+            split_above: settings.split_above_bytes,
+        };
         Ok(Self { listing, whole: Arc::new(AtomicBool::new(true)) })
     }
 }
@@ -88,7 +101,18 @@ impl Source for FileSource {
     }
 
     async fn read(&self, item: &SourceItem, max_bytes: u64) -> Result<SourceContent, String> {
-        let Locator::File(path) = &item.locator else { return Err(not_ours()) };
+        let path = match &item.locator {
+            Locator::File(path) => path,
+            Locator::Part(part) if item.bytes <= max_bytes => {
+                let part = part.clone();
+                let title = Some(part.title.to_string());
+                let bytes =
+                    tokio::task::spawn_blocking(move || part.read()).await.map_err(|error| format!("cannot be read: {error}"))??;
+                return Ok(SourceContent { bytes, title, ..SourceContent::default() });
+            }
+            Locator::Part(_) => return Err(too_large(item.bytes, max_bytes)),
+            _ => return Err(not_ours()),
+        };
         if item.bytes > max_bytes {
             return Err(too_large(item.bytes, max_bytes));
         }
@@ -134,7 +158,7 @@ impl Listing {
             found |= matches!(offer, Ok(Offer::Item(_) | Offer::Unreadable { .. }));
             ignored |= matches!(offer, Ok(Offer::Ignored));
             let is_error = offer.is_err();
-            if offers.blocking_send(offer).is_err() || is_error {
+            if !self.send(offer, offers, whole) || is_error {
                 return;
             }
         }
@@ -145,6 +169,41 @@ impl Listing {
             };
             if offers.blocking_send(Err(nothing)).is_err() {
                 tracing::debug!("nobody waits for the end of a listing");
+            }
+        }
+    }
+
+    /// A large text goes in parts, everything else as it is. `false` when nobody listens.
+    fn send(&self, offer: Result<Offer, Error>, offers: &Offers, whole: &AtomicBool) -> bool {
+        let send = |offer: Offer| offers.blocking_send(Ok(offer)).is_ok();
+        let item = match offer {
+            Ok(Offer::Item(item)) => item,
+            other => return offers.blocking_send(other).is_ok(),
+        };
+        let id = item.id.clone();
+        let path = match &item.locator {
+            Locator::File(path) if self.split_above > 0 && item.bytes > self.split_above => path.clone(),
+            _ => PathBuf::new(),
+        };
+        let kind = Kind::of(&path).filter(|_| parts::is_cut(&path, self.endings.others()));
+        let Some(kind) = kind else {
+            // A single file is all that this source looks at: what was stored of it in parts must be asked for.
+            return send(Offer::Item(item)) && (!self.is_file || send(Offer::Parts { id, count: 0 }));
+        };
+        let mut count = 0;
+        let sent = parts::cut(&path, kind, |part| {
+            count += 1;
+            let Ok(id) = part_id(&id, count) else { return false };
+            let (bytes, version, place) = (part.bytes(), Some(part.version.clone()), format!("{} (part {count})", item.place));
+            send(Offer::Item(SourceItem { id, place, bytes, version, locator: Locator::Part(Arc::new(part)), ..item.clone() }))
+        });
+        match sent {
+            Ok(Some(0)) => send(Offer::Item(item)),
+            Ok(Some(count)) => send(Offer::Parts { id, count }),
+            Ok(None) => false,
+            Err(error) => {
+                whole.store(false, Ordering::SeqCst);
+                send(Offer::Unreadable { place: item.place, reason: format!("cannot be read: {}", plain(&error)) })
             }
         }
     }
@@ -160,20 +219,63 @@ impl Listing {
             return Some(Ok(Offer::Ignored));
         }
         let unreadable = |reason: &str| Some(Ok(Offer::Unreadable { place: shown(path), reason: reason.to_owned() }));
-        let parts: Option<Vec<&str>> = below.iter().map(|part| part.to_str()).collect();
-        let Some(parts) = parts else { return unreadable("has a name that is not UTF-8") };
-        let Ok(id) = DocumentId::new(parts.join("/")) else { return unreadable("has a name that is too long or holds control characters") };
+        let parts: Vec<String> = below.iter().map(name_of).collect();
+        let Ok(id) = DocumentId::new(parts.join("/")) else { return unreadable("has a name that is too long") };
         let absolute = if self.is_file { self.absolute.clone() } else { self.absolute.join(below) };
         Some(Ok(Offer::Item(SourceItem {
-            name: parts.last().copied().unwrap_or_default().to_owned(),
+            name: parts.last().cloned().unwrap_or_default(),
             place: shown(path),
-            url: format!("file://{}", url_path(&absolute.to_string_lossy())),
+            url: format!("file://{}", url_of(&absolute)),
             bytes: entry.metadata().map_or(0, |metadata| metadata.len()),
             version: None,
             locator: Locator::File(path.to_owned()),
             id,
         })))
     }
+}
+
+/// A name as part of an id. Bytes that are not UTF-8 and control characters become `%` and two hexadecimal digits; a `%` that could be mistaken for one of them becomes `%25`,
+/// so two names never become one id.
+fn name_of(name: &OsStr) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.as_encoded_bytes().utf8_chunks() {
+        let valid = chunk.valid();
+        for (at, c) in valid.char_indices() {
+            match c {
+                '%' if is_escape(&valid.as_bytes()[at + 1..]) => text.push_str("%25"),
+                c if c.is_control() => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| push_escape(&mut text, byte)),
+                c => text.push(c),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| push_escape(&mut text, *byte));
+    }
+    text
+}
+
+fn push_escape(text: &mut String, byte: u8) {
+    text.push('%');
+    text.push_str(&hex::encode_upper([byte]));
+}
+
+/// Whether the bytes after a `%` look like what [`name_of`] writes.
+fn is_escape(rest: &[u8]) -> bool {
+    let byte = rest.get(..2).and_then(|digits| hex::decode(digits).ok());
+    byte.is_some_and(|byte| byte.first().is_some_and(|byte| byte.is_ascii_control() || !byte.is_ascii() || *byte == b'%'))
+}
+
+/// A path as part of a `file://` address.
+fn url_of(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        for c in url_path(chunk.valid()).chars() {
+            match c.is_control() {
+                true => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| push_escape(&mut text, byte)),
+                false => text.push(c),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| push_escape(&mut text, *byte));
+    }
+    text
 }
 
 /// Sorts the entries of a folder as the ids below them sort: a folder's name ends with `/`.

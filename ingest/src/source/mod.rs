@@ -5,6 +5,7 @@
 mod files;
 mod glob;
 mod objects;
+mod parts;
 mod push;
 mod records;
 mod settings;
@@ -24,6 +25,7 @@ use files::FileSource;
 use futures::stream::BoxStream;
 use groundtone_types::{ContentHash, DocumentId, Metadata};
 use objects::ObjectSource;
+use parts::Part;
 use records::{Record, RecordSource};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,6 +54,7 @@ pub struct SourceItem {
 #[derive(Debug, Clone)]
 enum Locator {
     File(PathBuf),
+    Part(Arc<Part>),
     Page(Url),
     Object(object_store::path::Path),
     Record(Arc<Record>),
@@ -99,8 +102,31 @@ pub enum Offer {
         /// Why, to follow the place in a sentence.
         reason: String,
     },
+    /// A large file was offered to its end, as the documents `ID#part-00001` to `count`; with `count` 0 as the one document `id`. Whatever else is stored of it is no more.
+    Parts {
+        /// What the file is called.
+        id: DocumentId,
+        /// How many parts it has.
+        count: u32,
+    },
     /// A file with an ending that is not read.
     Ignored,
+}
+
+/// What the parts of a file are called, up to the number.
+pub(crate) fn part_prefix(file: &DocumentId) -> String {
+    format!("{file}#part-")
+}
+
+/// What a part of a file is called: `big.txt#part-00003`.
+pub(crate) fn part_id(file: &DocumentId, number: u32) -> Result<DocumentId, groundtone_types::NameError> {
+    DocumentId::new(format!("{}{number:05}", part_prefix(file)))
+}
+
+/// The file and the number of a part.
+pub(crate) fn part_of(id: &DocumentId) -> Option<(DocumentId, u32)> {
+    let (file, number) = id.as_str().rsplit_once("#part-")?;
+    Some((DocumentId::new(file).ok()?, number.parse().ok()?))
 }
 
 /// A place with documents.

@@ -14,6 +14,11 @@ impl Endings {
         Self(endings.into_iter().collect())
     }
 
+    /// The endings beside those of our own parsers.
+    pub(super) fn others(&self) -> &[String] {
+        &self.0
+    }
+
     /// Whether a file's ending is one that is read.
     pub(super) fn reads(&self, path: &Path) -> bool {
         parser_for(path).is_some() || ending_of(path).is_some_and(|ending| self.0.contains(&ending))
@@ -25,6 +30,8 @@ impl Endings {
 pub struct SourceSettings {
     /// Endings that are read beside those of our own parsers: an extractor's server takes them.
     pub extra_endings: Endings,
+    /// Larger files of text, Markdown and CSV are read in parts; 0 reads every file whole.
+    pub split_above_bytes: u64,
     /// Hosts that web sources may reach on a private network.
     pub allow_private_hosts: Vec<String>,
     /// Most pages of one sitemap source.
@@ -56,6 +63,7 @@ impl Default for SourceSettings {
     fn default() -> Self {
         Self {
             extra_endings: Endings::default(),
+            split_above_bytes: 8_000_000,
             allow_private_hosts: Vec::new(),
             web_max_pages: 10_000,
             web_timeout: Duration::from_secs(30),

@@ -10,6 +10,7 @@ async fn listing(source: &dyn Source) -> Result<Vec<String>, String> {
         lines.push(match offer.map_err(|error| error.to_string())? {
             Offer::Item(item) => item.id.to_string(),
             Offer::Unreadable { place, reason } => format!("! {place} {reason}"),
+            Offer::Parts { id, count } => format!("{id} in {count} parts"),
             Offer::Ignored => "-".to_owned(),
         });
     }
@@ -65,7 +66,7 @@ async fn a_folder_is_listed_in_the_order_of_its_ids() {
 #[tokio::test]
 async fn a_file_and_a_pattern_are_sources_too() {
     let folder = folder(&["docs/a.md", "docs/x/b.md", "docs/x/c.txt", "docs/x/d.jpg", "docs/[1].md", "other/e.md"]);
-    assert_eq!(list_in(&folder, "/docs/a.md").await.unwrap(), ["a.md"]);
+    assert_eq!(list_in(&folder, "/docs/a.md").await.unwrap(), ["a.md", "a.md in 0 parts"]);
     assert!(!open_in(&folder, "/docs/a.md").unwrap().is_complete());
     assert_eq!(list_in(&folder, "/docs/**/*.md").await.unwrap(), ["[1].md", "a.md", "x/b.md"]);
     assert_eq!(list_in(&folder, "/docs/*.md").await.unwrap(), ["[1].md", "a.md"]);
@@ -73,7 +74,7 @@ async fn a_file_and_a_pattern_are_sources_too() {
         list_in(&folder, "/{docs,other}/**").await.unwrap(),
         ["docs/[1].md", "docs/a.md", "docs/x/b.md", "docs/x/c.txt", "-", "other/e.md"]
     );
-    assert_eq!(list_in(&folder, "/docs/[1].md").await.unwrap(), ["[1].md"], "a path that is there is no pattern");
+    assert_eq!(list_in(&folder, "/docs/[1].md").await.unwrap(), ["[1].md", "[1].md in 0 parts"], "a path that is there is no pattern");
     assert!(open_in(&folder, "/docs/*.md").unwrap().is_complete());
 }
 
@@ -123,12 +124,18 @@ async fn names_that_are_no_text_and_links_cost_only_themselves() {
     std::os::unix::fs::symlink("/etc", folder.path().join("etc")).unwrap();
     std::os::unix::fs::symlink("good.md", folder.path().join("link.md")).unwrap();
     let listed = list_in(&folder, "").await.unwrap();
-    let expected = [
-        "! FOLDER/b\u{fffd}d.md has a name that is not UTF-8",
-        "good.md",
-        "! FOLDER/new\u{fffd}line.md has a name that is too long or holds control characters",
-    ];
-    assert_eq!(listed, expected);
+    assert_eq!(listed, ["b%FFd.md", "good.md", "new%0Aline.md"]);
+    for name in ["a%FFb.md", "a%25FFb.md", "a%20b.md", "100%.md"] {
+        std::fs::write(folder.path().join(name), "x").unwrap();
+    }
+    std::fs::write(folder.path().join(OsStr::from_bytes(b"a\xffb.md")), "x").unwrap();
+    let listed = list_in(&folder, "").await.unwrap();
+    assert_eq!(listed[..5], ["100%.md", "a%20b.md", "a%2525FFb.md", "a%25FFb.md", "a%FFb.md"], "no two names become one id");
+    let source = open_in(&folder, "").unwrap();
+    for item in items(&*source).await {
+        assert!(source.read(&item, 100).await.is_ok(), "{}", item.id);
+        assert!(!item.url.contains('\n'), "{}", item.url);
+    }
 }
 
 #[tokio::test]
