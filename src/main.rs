@@ -3,9 +3,10 @@
 mod assemble;
 mod commands;
 mod output;
+mod ranking;
 
 use clap::{Parser, Subcommand};
-use commands::{ask, demo, extract, extract_worker, fsck, generations, ingest, models, search, serve};
+use commands::{ask, demo, eval, extract, extract_worker, fsck, generations, ingest, models, search, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -55,6 +56,8 @@ enum Command {
     Search(search::Args),
     /// Generations of a collection: list, compare, switch, roll back, remove
     Generations(generations::Args),
+    /// Measure retrieval on labelled questions, or fit the evidence gate
+    Eval(eval::Args),
     /// Compare the catalog with the index, and repair what differs
     Fsck(fsck::Args),
     /// Model files: pull them, or list them
@@ -108,6 +111,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ask(args) => ask::run(&global, args).await,
         Command::Search(args) => search::run(&global, args).await,
         Command::Generations(args) => generations::run(&global, args).await,
+        Command::Eval(args) => eval::run(&global, args).await,
         Command::Fsck(args) => fsck::run(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
         Command::Config => output::line(groundtone_config::DEFAULTS.trim_end()),
