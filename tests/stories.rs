@@ -18,5 +18,6 @@ mod stories {
     pub mod formats;
     pub mod generations;
     pub mod ingest;
+    pub mod retrieval;
     pub mod support;
 }

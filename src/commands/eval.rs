@@ -159,11 +159,11 @@ fn show(report: &RetrievalReport) -> anyhow::Result<()> {
     line(format!(
         "{questions} questions, {documents} documents; {embedder}, {sparse}; 95 % intervals of {resamples} draws, seed {seed}\n"
     ))?;
-    line(format!("{:<15}{:<24}{:<24}{}", "arm", "nDCG@10", "recall@20", "MRR@10"))?;
+    line(format!("{:<15}{:<27}{:<27}{}", "arm", "nDCG@10", "recall@20", "MRR@10"))?;
     let estimate = |value: &Estimate| format!("{:.4} ({:.4} to {:.4})", value.value, value.low, value.high);
     for (name, arm) in &report.arms {
         let [ndcg, recall, mrr] = [&arm.ndcg_at_10, &arm.recall_at_20, &arm.mrr_at_10].map(estimate);
-        line(format!("{name:<15}{ndcg:<24}{recall:<24}{mrr}"))?;
+        line(format!("{name:<15}{ndcg:<27}{recall:<27}{mrr}"))?;
     }
     for (name, reason) in &report.left_out {
         line(format!("{name:<15}{reason}"))?;

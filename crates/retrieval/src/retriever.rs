@@ -16,6 +16,9 @@ pub enum Error {
     /// The index could not answer.
     #[error(transparent)]
     Index(#[from] groundtone_index::Error),
+    /// The filter cannot be used.
+    #[error(transparent)]
+    Filter(#[from] groundtone_index::FilterError),
 }
 
 impl Error {
@@ -24,6 +27,7 @@ impl Error {
         match self {
             Self::Embed(error) => error.kind(),
             Self::Index(error) => error.kind(),
+            Self::Filter(_) => ErrorKind::InvalidRequest,
         }
     }
 }
@@ -35,6 +39,8 @@ pub struct Request<'a> {
     pub question: &'a str,
     /// Among what.
     pub filter: Filter,
+    /// How many snippets to return; as the settings say where it is `None`.
+    pub top_k: Option<usize>,
     /// Seconds since 1970, for the recency boost.
     pub now: i64,
 }
@@ -43,7 +49,7 @@ impl<'a> Request<'a> {
     /// A question to everything, now.
     pub fn new(question: &'a str) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX));
-        Self { question, filter: Filter::default(), now }
+        Self { question, filter: Filter::default(), top_k: None, now }
     }
 }
 
@@ -150,7 +156,7 @@ impl Retriever {
         let evidence = Evidence::ranked(count, &fused);
         let mut ranked = self.rerank(request.question, fused).await;
         self.refinement.weigh(&mut ranked, request.now);
-        let hits = self.choose(tenant, collection, ranked).await?;
+        let hits = self.choose(tenant, collection, ranked, request.top_k.unwrap_or(self.settings.top_k)).await?;
         let evidence = evidence.shown(request.question, &hits);
         let verdict = self.gate.as_ref().map(|gate| gate.judge(&evidence, hits.len()));
         Ok(Retrieved { hits, evidence, verdict })
@@ -164,7 +170,11 @@ impl Retriever {
         terms: SparseVector,
     ) -> Result<(Vec<Snippet>, Vec<Snippet>), Error> {
         let arm = |search: Search| {
-            let query = Query { search, filter: request.filter.clone(), limit: self.settings.candidates.max(self.settings.top_k) };
+            let query = Query {
+                search,
+                filter: request.filter.clone(),
+                limit: self.settings.candidates.max(request.top_k.unwrap_or(self.settings.top_k)),
+            };
             self.index.query(tenant, collection, query)
         };
         let dense = async {
@@ -202,8 +212,7 @@ impl Retriever {
     }
 
     /// The `top_k` of a ranking, without repetition: its first, or the most different ones, with neighbours as one.
-    async fn choose(&self, tenant: &Tenant, collection: &Collection, hits: Vec<Explained>) -> Result<Vec<Explained>, Error> {
-        let top_k = self.settings.top_k;
+    async fn choose(&self, tenant: &Tenant, collection: &Collection, hits: Vec<Explained>, top_k: usize) -> Result<Vec<Explained>, Error> {
         let wanted = if self.refinement.merge_neighbours { top_k * refine::MOST_MERGED } else { top_k };
         let chosen = match self.refinement.mmr_lambda {
             None => refine::without_repetition(hits, wanted),

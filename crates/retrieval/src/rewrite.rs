@@ -81,23 +81,35 @@ struct Reading {
     pleasant: bool,
 }
 
+/// Verbs that make a "that" before them stand for something, where it would else belong to a noun.
+const VERBS: &[&str] = &[
+    "take", "takes", "cost", "costs", "work", "works", "mean", "means", "include", "includes", "cover", "covers", "apply", "applies",
+    "hold", "holds", "last", "lasts", "fit", "fits", "help", "helps", "happen", "happens", "count", "counts",
+];
+
 /// Whether the word at `at` stands for something said before.
 fn points_back(original: &[&str], words: &[String], at: usize, language: Language) -> bool {
     let (word, next) = (words[at].as_str(), words.get(at + 1));
     if !POINTS_BACK.contains(&word) {
         return false;
     }
-    let next_content = next.is_some_and(|next| !language.is_function_word(next));
+    let names_thing = next.is_some_and(|next| !language.is_function_word(next) && !VERBS.contains(&next.as_str()));
+    // Telling words before it in the question itself: it may well stand for those.
+    let before = words[..at].iter().filter(|word| !language.is_function_word(word)).count();
     match word {
         // "that kettle", "this order" name their thing; so do "those" and "these", and German's capitalised nouns after an article.
-        "that" | "this" | "these" | "those" if language == Language::English => !next_content,
+        "that" | "this" | "these" | "those" if language == Language::English => !names_thing,
         "das" | "dies" => !original.get(at + 1).is_some_and(|next| next.chars().next().is_some_and(char::is_uppercase)),
         // "Is it possible to ...", "how long does it take to ...": nothing is meant by it where a long question follows.
-        "it" | "es" => !words.iter().any(|word| matches!(word.as_str(), "possible" | "gibt" | "möglich" | "true" | "okay" | "geht")),
+        "they" | "them" | "their" => before < 2,
+        "it" | "es" => {
+            before < 3 && !words.iter().any(|word| matches!(word.as_str(), "possible" | "gibt" | "möglich" | "true" | "okay" | "geht"))
+        }
         // "Is there", "are there".
         "there" => {
-            !(at > 0 && matches!(words[at - 1].as_str(), "is" | "are" | "was" | "were"))
-                && !next.is_some_and(|next| matches!(next.as_str(), "is" | "are" | "any" | "a"))
+            let exists = |word: Option<&String>, verbs: &[&str]| word.is_some_and(|word| verbs.contains(&word.as_str()));
+            let behind = exists(at.checked_sub(1).and_then(|at| words.get(at)), &["is", "are", "was", "were"]);
+            !behind && !exists(next, &["is", "are", "any", "a"])
         }
         // "Haben Sie": the customer's word for us.
         "sie" => original[at].starts_with('s'),

@@ -19,7 +19,7 @@ fn follow_ups_say_what_they_mean() {
         (
             &["Which kettle is the quietest?", "The quietest is the Swift, at 54 dB."],
             "How much is it?",
-            "How much is it? (kettle quietest Swift dB)",
+            "How much is it? (kettle quietest Swift)",
         ),
         (&["How much is the Heron kettle?", "149 euro."], "Why?", "Why? (Heron kettle)"),
         (&["How much is the Heron kettle?", "149 euro."], "Is there a cheaper one?", "Is there a cheaper one? (Heron kettle)"),
@@ -34,9 +34,11 @@ fn follow_ups_say_what_they_mean() {
         (&["Kann ich den Wasserkocher zurückgeben?", "Ja."], "Was ist mit Tee?", "Tee? (Wasserkocher zurückgeben)"),
         (&["Ist der Laden in Graz am Montag offen?", "Nein."], "Und am Samstag?", "am Samstag? (Laden Graz Montag offen)"),
     ];
-    for (turns, question, meant) in cases {
-        assert_eq!(rewrite(question, &conversation(turns)), Rewrite::Rewritten((*meant).to_owned()), "{question}");
-    }
+    let wrong = |(turns, question, meant): &&(&[&str], &str, &str)| {
+        rewrite(question, &conversation(turns)) != Rewrite::Rewritten((*meant).to_owned())
+    };
+    let wrong: Vec<Rewrite> = cases.iter().filter(wrong).map(|(turns, question, _)| rewrite(question, &conversation(turns))).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
@@ -48,6 +50,7 @@ fn questions_that_stand_for_themselves_are_left_alone() {
         "Is there a shop in Dublin?",
         "Is it possible to return an engraved kettle?",
         "Are there free samples of tea?",
+        "Do engraved items need more time before they leave?",
         "Does that kettle work on induction hobs without an adapter?",
         "Thanks!",
         "Ok, great, thank you!",
