@@ -56,7 +56,7 @@ fn follow_ups_find_their_passage_and_other_questions_lose_nothing() {
     println!("follow-ups, right passage among 2 and 5 of {}: as asked {plain_2}, {plain_5}; rewritten {with_2}, {with_5}", totals[0]);
     println!("standalone, right passage among 2 of {}: as asked {alone_2}, with history {still_2}", totals[1]);
     assert_eq!(totals, [40, 8]);
-    assert!(with_2 >= plain_2 + 8 && with_5 >= plain_5 + 8, "{counts:?}");
+    assert!(with_2 >= plain_2 + 8 && with_5 >= 38 && with_5 >= plain_5 + 4, "{counts:?}");
     assert_eq!(alone_2, still_2);
 }
 

@@ -347,9 +347,9 @@ impl VectorIndex for EdgeIndex {
             let only = WithVector::Selector(vec![DENSE.to_owned()]);
             let found =
                 shard.retrieve(&wanted, Some(WithPayloadInterface::Bool(false)), Some(only)).map_err(engine_failed(shard.path()))?;
-            let mut found: HashMap<PointId, Vec<f32>> =
+            let found: HashMap<PointId, Vec<f32>> =
                 found.into_iter().filter_map(|record| Some((record.id, payload::dense(record.vector?)?))).collect();
-            Ok(wanted.iter().map(|id| found.remove(id)).collect())
+            Ok(wanted.iter().map(|id| found.get(id).cloned()).collect())
         })
         .await
     }

@@ -251,9 +251,9 @@ impl VectorIndex for QdrantIndex {
         let only = VectorsSelector { names: vec![DENSE.to_owned()] };
         let request = GetPointsBuilder::new(collection.as_str(), wanted).with_payload(false).with_vectors(only);
         let answer = self.call(Some(collection), || self.client.get_points(request.clone())).await?;
-        let mut found: HashMap<Uuid, Vec<f32>> =
+        let found: HashMap<Uuid, Vec<f32>> =
             answer.result.into_iter().filter_map(|point| Some((uuid_of(point.id.as_ref()?)?, dense(point.vectors?)?))).collect();
-        Ok(ids.iter().map(|id| found.remove(&stored_id(tenant, *id))).collect())
+        Ok(ids.iter().map(|id| found.get(&stored_id(tenant, *id)).cloned()).collect())
     }
 
     async fn count(&self, tenant: &Tenant, collection: &Collection, wanted: &Filter) -> Result<usize, Error> {
