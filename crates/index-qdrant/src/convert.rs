@@ -5,8 +5,8 @@ use groundtone_types::{Collection, MetadataValue, Snippet, Tenant};
 use qdrant_client::Payload;
 use qdrant_client::qdrant::{
     Condition, DatetimeRange, Filter as WireFilter, NamedVectors, PointId, PointStruct, Query as WireQuery, QueryPoints,
-    QueryPointsBuilder, Range, ScoredPoint, Timestamp, Value, Vector, VectorInput, VectorsOutput, point_id::PointIdOptions, vector_output,
-    vectors_output,
+    QueryPointsBuilder, Range, ScoredPoint, Timestamp, Value, Vector, VectorInput, VectorsOutput, r#match::MatchValue,
+    point_id::PointIdOptions, vector_output, vectors_output,
 };
 use serde_json::json;
 use std::collections::HashMap;
@@ -54,7 +54,8 @@ fn metadata(wanted: &groundtone_index::Condition) -> Condition {
                 // The engine matches integers and texts; floats it compares.
                 MetadataValue::Number(value) => number(value.as_f64(), value.as_f64()),
                 MetadataValue::Bool(value) => Condition::matches(key.clone(), *value),
-                MetadataValue::Text(text) => Condition::matches(key.clone(), text.clone()),
+                // Named as a keyword: of a text with spaces the client would make a full-text match.
+                MetadataValue::Text(text) => Condition::matches(key.clone(), MatchValue::Keyword(text.clone())),
                 MetadataValue::Texts(texts) => Condition::matches(key.clone(), texts.clone()),
             };
             WireFilter::should(values.iter().map(equal)).into()
