@@ -2,6 +2,7 @@
 
 use crate::Global;
 use crate::output::hint;
+use crate::ranking;
 use anyhow::Context;
 use groundtone_answer::{Answerer, Assistant};
 use groundtone_catalog::{Catalog, DataDirectory, EmbeddingCache};
@@ -58,7 +59,12 @@ pub(crate) fn now() -> i64 {
 
 /// Opens the data directory for this command alone.
 pub(crate) fn data_directory(config: &Config, command: &str) -> anyhow::Result<DataDirectory> {
-    DataDirectory::open(&config.data.directory, command).map_err(|error| match &error {
+    data_directory_at(&config.data.directory, command)
+}
+
+/// The same for another directory.
+pub(crate) fn data_directory_at(path: &Path, command: &str) -> anyhow::Result<DataDirectory> {
+    DataDirectory::open(path, command).map_err(|error| match &error {
         groundtone_catalog::Error::Held { pid, .. } => hint(&error, format!("stop process {pid}, or name another directory with --data")),
         _ => error.into(),
     })
@@ -266,7 +272,7 @@ impl Library {
             RetrievalMode::Bm25 => Mode::Bm25,
         };
         let settings = Settings { mode, top_k: config.retrieval.top_k, candidates: config.retrieval.candidates };
-        Ok(Retriever::new(self.index.clone(), embedder, sparse, settings))
+        ranking::ranked(Retriever::new(self.index.clone(), embedder, sparse, settings), config)
     }
 
     /// Answering with these parts.

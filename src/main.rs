@@ -3,9 +3,10 @@
 mod assemble;
 mod commands;
 mod output;
+mod ranking;
 
 use clap::{Parser, Subcommand};
-use commands::{ask, demo, extract, extract_worker, fsck, generations, ingest, models, runs, search, serve};
+use commands::{ask, demo, eval, extract, extract_worker, fsck, generations, ingest, models, runs, search, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,6 +58,8 @@ enum Command {
     Generations(generations::Args),
     /// Past runs of ingest and their reports, and which documents are rejected now
     Runs(runs::Args),
+    /// Measure retrieval on labelled questions, or fit the evidence gate
+    Eval(eval::Args),
     /// Compare the catalog with the index, and repair what differs
     Fsck(fsck::Args),
     /// Model files: pull them, or list them
@@ -110,6 +113,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ask(args) => ask::run(&global, args).await,
         Command::Search(args) => search::run(&global, args).await,
         Command::Generations(args) => generations::run(&global, args).await,
+        Command::Eval(args) => eval::run(&global, args).await,
         Command::Fsck(args) => fsck::run(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
         Command::Runs(args) => runs::run(&global, args).await,

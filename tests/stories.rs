@@ -19,5 +19,6 @@ mod stories {
     pub mod generations;
     pub mod ingest;
     pub mod reports;
+    pub mod retrieval;
     pub mod support;
 }

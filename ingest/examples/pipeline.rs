@@ -59,6 +59,9 @@ impl VectorIndex for NullIndex {
     async fn ids(&self, _: &Tenant, _: &Collection, _: &Filter, _: Option<Uuid>, _: usize) -> Result<IdPage, Error> {
         Ok(IdPage::default())
     }
+    async fn vectors(&self, _: &Tenant, _: &Collection, ids: &[Uuid]) -> Result<Vec<Option<Vec<f32>>>, Error> {
+        Ok(vec![None; ids.len()])
+    }
     async fn missing(&self, _: &Tenant, _: &Collection, _: &[Uuid]) -> Result<Vec<Uuid>, Error> {
         Ok(Vec::new())
     }

@@ -51,7 +51,7 @@ impl Publisher<'_> {
     }
 
     async fn stored_points(&self, document: &DocumentId) -> Result<Vec<Uuid>, Error> {
-        let filter = Filter { documents: vec![document.clone()] };
+        let filter = Filter::document(document.clone());
         let (mut found, mut from) = (Vec::new(), None);
         loop {
             let page = self.ingester.index.ids(self.tenant, self.collection, &filter, from, PAGE).await?;
@@ -112,7 +112,7 @@ impl Publisher<'_> {
     pub(crate) async fn delete(&self, document: &DocumentId) -> Result<Receipt, Error> {
         let old = self.ingester.catalog.unpublish(self.tenant, self.collection, document).await?;
         self.remove_points(&old).await?;
-        let filter = Filter { documents: vec![document.clone()] };
+        let filter = Filter::document(document.clone());
         let left = self.ingester.index.count(self.tenant, self.collection, &filter).await?;
         if left > 0 {
             return Err(Error::NotRemoved { document: document.clone(), left });

@@ -175,7 +175,7 @@ async fn the_parts_of_a_large_file_follow_it() {
         let (tenant, mut ids) = (Tenant::default(), Vec::new());
         for record in parts.catalog.documents(&tenant, &live, None, 100).await.unwrap() {
             let points = parts.catalog.points(&tenant, &live, &record.id).await.unwrap().len();
-            let filter = Filter { documents: vec![record.id.clone()] };
+            let filter = Filter::document(record.id.clone());
             assert_eq!(parts.index.count(&tenant, &live, &filter).await.unwrap(), points, "{}", record.id);
             assert!(!record.id.as_str().starts_with("big") || record.title == "Big" && record.url.ends_with("/big.txt"), "{record:?}");
             ids.push(record.id.to_string());

@@ -2,6 +2,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod demo;
+pub(crate) mod eval;
 pub(crate) mod extract;
 pub(crate) mod extract_worker;
 pub(crate) mod fsck;

@@ -35,7 +35,7 @@ const FLOORS: &[&[&str]] = &[
     &["local", "index-edge", "index-qdrant"],
     &["retrieval"],
     &["answer"],
-    &["ingest", "datasets"],
+    &["ingest", "datasets", "evals"],
     &["server"],
     &["testkit"],
 ];

@@ -1,6 +1,6 @@
 //! Values that have the right type and are wrong all the same. A problem is a key and a reason.
 
-use crate::settings::{Config, Engine, ExtractorKind, Ingest, Sources};
+use crate::settings::{Config, Engine, ExtractorKind, Gate, Ingest, Reranker, RerankerKind, Retrieval, Sources};
 
 type Problem = (&'static str, String);
 
@@ -82,8 +82,9 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     between("ingest.parse_timeout_seconds", config.ingest.parse_timeout_seconds, 1, 3_600)?;
     extractor(&config.ingest)?;
     sources(&config.sources)?;
-    between("retrieval.top_k", config.retrieval.top_k, 1, 50)?;
-    between("retrieval.candidates", config.retrieval.candidates, config.retrieval.top_k, 1_000)?;
+    retrieval(&config.retrieval)?;
+    reranker(&config.reranker)?;
+    gate(&config.gate)?;
     between("assistant.context_tokens", config.assistant.context_tokens, 0, config.chat.context_tokens)?;
     between("server.max_body_bytes", config.server.max_body_bytes, 1_024, 1_000_000_000)?;
     between("server.request_timeout_seconds", config.server.request_timeout_seconds, 1, 86_400)?;
@@ -102,6 +103,48 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
         return Err(("server.host", "listening beyond this machine needs `server.api_key_sha256`".to_owned()));
     }
     Ok(())
+}
+
+fn retrieval(retrieval: &Retrieval) -> Result<(), Problem> {
+    between("retrieval.top_k", retrieval.top_k, 1, 50)?;
+    between("retrieval.candidates", retrieval.candidates, retrieval.top_k, 1_000)?;
+    between("retrieval.rrf_k", retrieval.rrf_k, 1, 1_000)?;
+    between("retrieval.dense_weight", retrieval.dense_weight, 0.0, 1.0)?;
+    between("retrieval.recency_half_life_days", retrieval.recency_half_life_days, 0.01, 100_000.0)?;
+    between("retrieval.recency_weight", retrieval.recency_weight, 0.0, 1.0)?;
+    between("retrieval.mmr_lambda", retrieval.mmr_lambda, 0.0, 1.0)?;
+    if let Some(at) = retrieval.trust_weights().position(|entry| entry.is_none()) {
+        return Err((
+            "retrieval.trust",
+            format!("`{}` must be a prefix, `=` and a weight between 0 and 10: `policies/=1.5`", retrieval.trust[at]),
+        ));
+    }
+    Ok(())
+}
+
+fn reranker(reranker: &Reranker) -> Result<(), Problem> {
+    web_address("reranker.url", &reranker.url)?;
+    if reranker.kind != RerankerKind::None && reranker.url.is_empty() {
+        return Err(("reranker.url", "`reranker.kind` needs the server's base URL".to_owned()));
+    }
+    if reranker.kind == RerankerKind::Cohere && reranker.model.is_empty() {
+        return Err(("reranker.model", "`reranker.kind = \"cohere\"` needs the name of a model".to_owned()));
+    }
+    between("reranker.candidates", reranker.candidates, 1, 1_000)?;
+    between("reranker.batch", reranker.batch, 1, 1_000)?;
+    between("reranker.timeout_seconds", reranker.timeout_seconds, 1, 600)
+}
+
+fn gate(gate: &Gate) -> Result<(), Problem> {
+    between("gate.threshold", gate.threshold, 0.0, 1.0)?;
+    let weights = [
+        ("gate.intercept", gate.intercept),
+        ("gate.dense", gate.dense),
+        ("gate.bm25", gate.bm25),
+        ("gate.margin", gate.margin),
+        ("gate.coverage", gate.coverage),
+    ];
+    weights.into_iter().try_for_each(|(key, weight)| between(key, weight, -1e6, 1e6))
 }
 
 fn sources(sources: &Sources) -> Result<(), Problem> {

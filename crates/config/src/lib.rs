@@ -206,6 +206,11 @@ mod tests {
                 "[ingest]\nextractor_endings = [\"doc\"]",
                 "`ingest.extractor_kind` in groundtone.toml: must be \"tika\" or \"docling\" where a server or its endings are named",
             ),
+            (
+                "[retrieval]\ntrust = [\"policies/=11\"]",
+                "`retrieval.trust` in groundtone.toml: `policies/=11` must be a prefix, `=` and a weight between 0 and 10: `policies/=1.5`",
+            ),
+            ("[reranker]\nkind = \"tei\"", "`reranker.url` in groundtone.toml: `reranker.kind` needs the server's base URL"),
             ("[store]\nurl = \"localhost:6334\"", "`store.url` in groundtone.toml: must begin with http:// or https://"),
         ];
         for (text, sentence) in cases {

@@ -17,6 +17,8 @@ pub struct Config {
     pub ingest: Ingest,
     pub sources: Sources,
     pub retrieval: Retrieval,
+    pub reranker: Reranker,
+    pub gate: Gate,
     pub assistant: Assistant,
     pub server: Server,
     pub log: Log,
@@ -46,6 +48,23 @@ pub enum RetrievalMode {
     Hybrid,
     Dense,
     Bm25,
+}
+
+/// How two arms become one ranking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FusionKind {
+    Rrf,
+    Weighted,
+}
+
+/// Which server reads question and snippet together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RerankerKind {
+    None,
+    Tei,
+    Cohere,
 }
 
 /// How logs are written.
@@ -163,6 +182,50 @@ pub struct Retrieval {
     pub mode: RetrievalMode,
     pub top_k: usize,
     pub candidates: usize,
+    pub fusion: FusionKind,
+    pub rrf_k: u32,
+    pub dense_weight: f32,
+    pub recency_field: String,
+    pub recency_half_life_days: f64,
+    pub recency_weight: f32,
+    pub trust: Vec<String>,
+    pub mmr_lambda: f32,
+    pub merge_neighbours: bool,
+}
+
+impl Retrieval {
+    /// `trust` as prefixes and weights; `None` for an entry that is not `PREFIX=WEIGHT` with a weight between 0 and 10.
+    pub fn trust_weights(&self) -> impl Iterator<Item = Option<(String, f32)>> {
+        self.trust.iter().map(|entry| {
+            let (prefix, weight) = entry.rsplit_once('=')?;
+            let weight: f32 = weight.trim().parse().ok()?;
+            (!prefix.is_empty() && (0.0..=10.0).contains(&weight)).then(|| (prefix.to_owned(), weight))
+        })
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reranker {
+    pub kind: RerankerKind,
+    pub url: String,
+    pub api_key_env: String,
+    pub model: String,
+    pub candidates: usize,
+    pub batch: usize,
+    pub timeout_seconds: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gate {
+    pub embedder: String,
+    pub threshold: f64,
+    pub intercept: f64,
+    pub dense: f64,
+    pub bm25: f64,
+    pub margin: f64,
+    pub coverage: f64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

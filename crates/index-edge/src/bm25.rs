@@ -22,6 +22,8 @@ pub struct Bm25 {
     model: EdgeBm25,
     average_length: f64,
     terms: Mutex<Vec<Terms>>,
+    /// Without length normalisation: what it weighs says how often a term is there.
+    counter: EdgeBm25,
     id: String,
 }
 
@@ -33,8 +35,20 @@ impl Bm25 {
         let avg_len = NotNan::new(average_length).map_err(|error| failed(error.to_string()))?;
         let config =
             EdgeBm25Config { language: Some(language.to_owned()), avg_len, k: constant(K1)?, b: constant(B)?, ..EdgeBm25Config::default() };
+        let counter = EdgeBm25Config { b: NotNan::default(), ..config.clone() };
+        let counter = EdgeBm25::new(counter).map_err(|error| failed(error.to_string()))?;
         let model = EdgeBm25::new(config).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { model, average_length, terms: Mutex::default(), id: format!("bm25({language}, k1=1.2, b=0.75, avgdl={average_length})") })
+        let id = format!("bm25({language}, k1=1.2, b=0.75, avgdl={average_length})");
+        Ok(Self { model, average_length, terms: Mutex::default(), counter, id })
+    }
+
+    /// Terms of a text as BM25 counts them, stop words left out: their mean over a collection is the right `average_length`.
+    ///
+    /// Without length normalisation a term that is there f times weighs w = f (k1 + 1) / (f + k1); solved for f and added up.
+    pub fn length(&self, text: &str) -> usize {
+        let weights = self.counter.embed_document(text).values;
+        let count = |weight: f32| (f64::from(weight) * K1 / (K1 + 1.0 - f64::from(weight))).round().max(1.0);
+        weights.into_iter().map(|weight| count(weight) as usize).sum()
     }
 }
 

@@ -1,13 +1,13 @@
 use crate::{aliases, payload};
 use async_trait::async_trait;
 use groundtone_index::{
-    BM25, CollectionSpec, DENSE, Error, Filter, IdPage, Point, Query, RRF_K, Search, VectorIndex, field, sort_hits, stored_id,
+    BM25, CollectionSpec, DENSE, Error, Filter, IdPage, Point, Query, Search, VectorIndex, field, sort_hits, stored_id,
 };
 use groundtone_types::{Collection, Snippet, Tenant};
 use qdrant_edge::{
-    CountRequest, CreateIndex, Distance, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams, FieldIndexOperations, Fusion,
+    CountRequest, CreateIndex, Distance, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams, FieldIndexOperations,
     HnswIndexConfig, KeywordIndexParams, Modifier, NamedQuery, OperationError, PayloadFieldSchema, PayloadSchemaParams, PointId,
-    PointInsertOperations, PointOperations, Prefetch, QueryEnum, QueryRequest, ScoringQuery, ScrollRequest, SparseVector, UpdateOperation,
+    PointInsertOperations, PointOperations, QueryEnum, QueryRequest, ScoringQuery, ScrollRequest, SparseVector, UpdateOperation,
     VectorInternal, WithPayloadInterface, WithVector,
 };
 use std::collections::{HashMap, HashSet};
@@ -211,27 +211,12 @@ fn sparse_query(place: &str, vector: groundtone_index::SparseVector) -> Result<S
 }
 
 fn request(place: &str, query: Query, filter: qdrant_edge::Filter) -> Result<QueryRequest, Error> {
-    let arm = |query: ScoringQuery, limit: usize| Prefetch {
-        prefetches: Vec::new(),
-        query: Some(query),
-        limit,
-        params: None,
-        filter: Some(filter.clone()),
-        score_threshold: None,
-    };
-    let (prefetches, scoring) = match query.search {
-        Search::Dense(vector) => (Vec::new(), nearest(VectorInternal::Dense(vector), DENSE)),
-        Search::Sparse(vector) => (Vec::new(), sparse_query(place, vector)?),
-        Search::Hybrid { dense, sparse, candidates } => {
-            let mut arms = vec![arm(nearest(VectorInternal::Dense(dense), DENSE), candidates)];
-            if !sparse.indices.is_empty() {
-                arms.push(arm(sparse_query(place, sparse)?, candidates));
-            }
-            (arms, ScoringQuery::Fusion(Fusion::Rrf { k: RRF_K as usize, weights: None }))
-        }
+    let scoring = match query.search {
+        Search::Dense(vector) => nearest(VectorInternal::Dense(vector), DENSE),
+        Search::Sparse(vector) => sparse_query(place, vector)?,
     };
     Ok(QueryRequest {
-        prefetches,
+        prefetches: Vec::new(),
         query: Some(scoring),
         filter: Some(filter),
         score_threshold: None,
@@ -297,7 +282,7 @@ impl VectorIndex for EdgeIndex {
 
     async fn query(&self, tenant: &Tenant, collection: &Collection, query: Query) -> Result<Vec<Snippet>, Error> {
         let open = self.collection(collection, None).await?;
-        if let Search::Dense(vector) | Search::Hybrid { dense: vector, .. } = &query.search
+        if let Search::Dense(vector) = &query.search
             && vector.len() != open.dimensions
         {
             return Err(Error::DimensionMismatch { collection: collection.clone(), stored: open.dimensions, given: vector.len() });
@@ -352,6 +337,19 @@ impl VectorIndex for EdgeIndex {
             let found = shard.retrieve(&stored, Some(WithPayloadInterface::Bool(false)), Some(WithVector::Bool(false)));
             let found: HashSet<PointId> = found.map_err(engine_failed(shard.path()))?.into_iter().map(|record| record.id).collect();
             Ok(wanted.into_iter().filter(|(_, stored)| !found.contains(stored)).map(|(id, _)| id).collect())
+        })
+        .await
+    }
+
+    async fn vectors(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Option<Vec<f32>>>, Error> {
+        let wanted: Vec<PointId> = ids.iter().map(|id| PointId::Uuid(stored_id(tenant, *id))).collect();
+        self.read(collection, move |shard| {
+            let only = WithVector::Selector(vec![DENSE.to_owned()]);
+            let found =
+                shard.retrieve(&wanted, Some(WithPayloadInterface::Bool(false)), Some(only)).map_err(engine_failed(shard.path()))?;
+            let found: HashMap<PointId, Vec<f32>> =
+                found.into_iter().filter_map(|record| Some((record.id, payload::dense(record.vector?)?))).collect();
+            Ok(wanted.iter().map(|id| found.get(id).cloned()).collect())
         })
         .await
     }

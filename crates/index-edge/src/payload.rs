@@ -1,11 +1,12 @@
 //! Points and filters as Qdrant Edge has them.
 
-use groundtone_index::{BM25, DENSE, Error, Filter, Point, field, stored_id};
-use groundtone_types::{Snippet, Tenant};
+use groundtone_index::{BM25, DENSE, Error, Filter, Point, Test, field, stored_id};
+use groundtone_types::{MetadataValue, Snippet, Tenant};
+use qdrant_edge::external::ordered_float::OrderedFloat;
 use qdrant_edge::external::serde_json::{self, Value, json};
 use qdrant_edge::{
-    AnyVariants, Condition, FieldCondition, Filter as EdgeFilter, JsonPath, Match, MatchAny, PointId, PointStruct, PointStructPersisted,
-    ScoredPoint, SparseVector, ValueVariants, Vector, Vectors,
+    AnyVariants, Condition, DateTimeWrapper, FieldCondition, Filter as EdgeFilter, JsonPath, Match, MatchAny, PointId, PointStruct,
+    PointStructPersisted, Range, ScoredPoint, SparseVector, ValueVariants, Vector, VectorInternal, VectorStructInternal, Vectors,
 };
 use uuid::Uuid;
 
@@ -24,7 +25,61 @@ pub(crate) fn filter(tenant: &Tenant, filter: &Filter) -> Result<EdgeFilter, Err
         let any = AnyVariants::Strings(filter.documents.iter().map(|id| id.as_str().into()).collect());
         conditions.push(Condition::Field(FieldCondition::new_match(path(field::DOCUMENT)?, Match::Any(MatchAny { any }))));
     }
+    for wanted in &filter.metadata {
+        conditions.push(metadata(wanted)?);
+    }
     Ok(EdgeFilter { must: Some(conditions), ..EdgeFilter::default() })
+}
+
+fn range<T>(from: Option<T>, to: Option<T>) -> Range<T> {
+    Range { lt: None, gt: None, gte: from, lte: to }
+}
+
+/// One condition on the document's metadata.
+fn metadata(wanted: &groundtone_index::Condition) -> Result<Condition, Error> {
+    let key = path(&format!("{}.{}", field::METADATA, wanted.key()))?;
+    let number = |from: Option<f64>, to: Option<f64>| {
+        Condition::Field(FieldCondition::new_range(key.clone(), range(from.map(OrderedFloat), to.map(OrderedFloat))))
+    };
+    let condition = match wanted.test() {
+        Test::Number(bounds) => number(bounds.from, bounds.to),
+        Test::Date(bounds) => {
+            // A bound beyond the calendar's end is no bound.
+            let bounds = range(bounds.from.and_then(DateTimeWrapper::from_timestamp), bounds.to.and_then(DateTimeWrapper::from_timestamp));
+            Condition::Field(FieldCondition::new_datetime_range(key, bounds))
+        }
+        Test::AnyOf(values) => {
+            let equal = |value: &MetadataValue| {
+                let value = match value {
+                    // The engine matches integers and texts; floats it compares.
+                    MetadataValue::Number(value) => return number(value.as_f64(), value.as_f64()),
+                    MetadataValue::Bool(value) => ValueVariants::Bool(*value),
+                    MetadataValue::Text(text) => ValueVariants::String(text.as_str().into()),
+                    MetadataValue::Texts(_) => ValueVariants::Bool(false),
+                };
+                Condition::Field(FieldCondition::new_match(key.clone(), Match::new_value(value)))
+            };
+            Condition::Filter(EdgeFilter { should: Some(values.iter().map(equal).collect()), ..EdgeFilter::default() })
+        }
+        _ => {
+            return Err(Error::Failed {
+                place: "Qdrant Edge".to_owned(),
+                reason: format!("`{}` is tested in an unknown way", wanted.key()),
+            });
+        }
+    };
+    Ok(condition)
+}
+
+/// The dense vector of a point.
+pub(crate) fn dense(vectors: VectorStructInternal) -> Option<Vec<f32>> {
+    match vectors {
+        VectorStructInternal::Named(mut named) => match named.remove(DENSE)? {
+            VectorInternal::Dense(vector) => Some(vector),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 pub(crate) fn point(tenant: &Tenant, point: Point) -> Result<PointStructPersisted, Error> {

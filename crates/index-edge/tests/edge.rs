@@ -48,6 +48,24 @@ async fn edge_keeps_every_promise() {
     assert_eq!(conformance::check(&open(folder.path()), &bm25).await, Ok(()));
 }
 
+#[tokio::test]
+async fn no_tenant_sees_another_ones_points_whatever_the_filter() {
+    let folder = tempfile::tempdir().unwrap();
+    let bm25 = Bm25::new("english", 3.0).unwrap();
+    let done = conformance::isolation(&open(folder.path()), &bm25, 5_000, 4).await.unwrap();
+    assert!(done.cases == 5_000 && done.returned > 25_000, "{done:?}");
+}
+
+#[test]
+fn a_text_is_as_long_as_its_terms() {
+    let bm25 = Bm25::new("english", 100.0).unwrap();
+    for (text, length) in
+        [("", 0), ("the and of", 0), ("grinder", 1), ("The grinders grind, grinder by grinder", 4), (&"tea ".repeat(500), 500)]
+    {
+        assert_eq!(bm25.length(text), length, "{text:.40}");
+    }
+}
+
 #[test]
 fn bm25_speaks_the_language_it_is_told() {
     let english = Bm25::new("english", 100.0).unwrap();

@@ -1,11 +1,12 @@
 //! Points, filters and queries as the wire has them.
 
-use groundtone_index::{BM25, DENSE, Error, Filter, Point, Query, RRF_K, Search, field, stored_id};
-use groundtone_types::{Collection, Snippet, Tenant};
+use groundtone_index::{BM25, DENSE, Error, Filter, Point, Query, Search, Test, field, stored_id};
+use groundtone_types::{Collection, MetadataValue, Snippet, Tenant};
 use qdrant_client::Payload;
 use qdrant_client::qdrant::{
-    Condition, Filter as WireFilter, NamedVectors, PointId, PointStruct, PrefetchQueryBuilder, Query as WireQuery, QueryPoints,
-    QueryPointsBuilder, RrfBuilder, ScoredPoint, Value, Vector, VectorInput, point_id::PointIdOptions,
+    Condition, DatetimeRange, Filter as WireFilter, NamedVectors, PointId, PointStruct, Query as WireQuery, QueryPoints,
+    QueryPointsBuilder, Range, ScoredPoint, Timestamp, Value, Vector, VectorInput, VectorsOutput, r#match::MatchValue,
+    point_id::PointIdOptions, vector_output, vectors_output,
 };
 use serde_json::json;
 use std::collections::HashMap;
@@ -28,7 +29,40 @@ pub(crate) fn filter(tenant: &Tenant, filter: &Filter) -> WireFilter {
     if !filter.documents.is_empty() {
         conditions.push(Condition::matches(field::DOCUMENT, filter.documents.iter().map(ToString::to_string).collect::<Vec<_>>()));
     }
+    conditions.extend(filter.metadata.iter().map(metadata));
     WireFilter::must(conditions)
+}
+
+/// One condition on the document's metadata.
+fn metadata(wanted: &groundtone_index::Condition) -> Condition {
+    let key = format!("{}.{}", field::METADATA, wanted.key());
+    let number = |from: Option<f64>, to: Option<f64>| Condition::range(key.clone(), Range { gte: from, lte: to, ..Range::default() });
+    match wanted.test() {
+        Test::Number(bounds) => number(bounds.from, bounds.to),
+        Test::Date(bounds) => {
+            let time = |micros: i64| Timestamp {
+                seconds: micros.div_euclid(1_000_000),
+                nanos: i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or_default(),
+            };
+            Condition::datetime_range(
+                key,
+                DatetimeRange { gte: bounds.from.map(time), lte: bounds.to.map(time), ..DatetimeRange::default() },
+            )
+        }
+        Test::AnyOf(values) => {
+            let equal = |value: &MetadataValue| match value {
+                // The engine matches integers and texts; floats it compares.
+                MetadataValue::Number(value) => number(value.as_f64(), value.as_f64()),
+                MetadataValue::Bool(value) => Condition::matches(key.clone(), *value),
+                // Named as a keyword: of a text with spaces the client would make a full-text match.
+                MetadataValue::Text(text) => Condition::matches(key.clone(), MatchValue::Keyword(text.clone())),
+                MetadataValue::Texts(texts) => Condition::matches(key.clone(), texts.clone()),
+            };
+            WireFilter::should(values.iter().map(equal)).into()
+        }
+        // A test of a later version admits nothing rather than everything.
+        _ => number(Some(1.0), Some(0.0)),
+    }
 }
 
 pub(crate) fn point_struct(place: &str, tenant: &Tenant, point: Point) -> Result<PointStruct, Error> {
@@ -56,6 +90,15 @@ pub(crate) fn snippet(place: &str, mut point: ScoredPoint) -> Result<Snippet, Er
     Ok(Snippet { id, chunk, score: point.score })
 }
 
+/// The dense vector of a point.
+pub(crate) fn dense(vectors: VectorsOutput) -> Option<Vec<f32>> {
+    let vectors_output::VectorsOptions::Vectors(mut named) = vectors.vectors_options? else { return None };
+    match named.vectors.remove(DENSE)?.into_vector() {
+        vector_output::Vector::Dense(dense) => Some(dense.data),
+        _ => None,
+    }
+}
+
 fn nearest_sparse(vector: groundtone_index::SparseVector) -> WireQuery {
     WireQuery::new_nearest(VectorInput::new_sparse(vector.indices, vector.values))
 }
@@ -66,15 +109,5 @@ pub(crate) fn query_points(collection: &Collection, tenant: &Tenant, query: Quer
     match query.search {
         Search::Dense(vector) => request.query(vector).using(DENSE).filter(only).build(),
         Search::Sparse(vector) => request.query(nearest_sparse(vector)).using(BM25).filter(only).build(),
-        Search::Hybrid { dense, sparse, candidates } => {
-            let arm = |query: WireQuery, using: &str| {
-                PrefetchQueryBuilder::default().query(query).using(using).filter(only.clone()).limit(candidates as u64)
-            };
-            let mut request = request.add_prefetch(arm(WireQuery::new_nearest(dense), DENSE));
-            if !sparse.indices.is_empty() {
-                request = request.add_prefetch(arm(nearest_sparse(sparse), BM25));
-            }
-            request.query(WireQuery::new_rrf(RrfBuilder::new().k(RRF_K))).filter(only).build()
-        }
     }
 }

@@ -7,7 +7,7 @@
 mod convert;
 
 use async_trait::async_trait;
-use convert::{filter, given_id, point_id, point_struct, query_points, snippet, uuid_of};
+use convert::{dense, filter, given_id, point_id, point_struct, query_points, snippet, uuid_of};
 use groundtone_index::{
     BM25, CollectionSpec, DENSE, Error, Filter, IdPage, Point, Query, Search, VectorIndex, field, sort_hits, stored_id,
 };
@@ -15,7 +15,8 @@ use groundtone_types::{Collection, Snippet, Tenant};
 use qdrant_client::qdrant::{
     CountPointsBuilder, CreateAliasBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder, Distance,
     FieldType, GetPointsBuilder, KeywordIndexParamsBuilder, Modifier, PointId, PointsIdsList, ScrollPointsBuilder,
-    SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, VectorParamsBuilder, VectorsConfigBuilder, vectors_config,
+    SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, VectorParamsBuilder, VectorsConfigBuilder, VectorsSelector,
+    vectors_config,
 };
 use qdrant_client::{Qdrant, QdrantError};
 use secrecy::{ExposeSecret, SecretString};
@@ -197,7 +198,7 @@ impl VectorIndex for QdrantIndex {
 
     async fn query(&self, tenant: &Tenant, collection: &Collection, query: Query) -> Result<Vec<Snippet>, Error> {
         match &query.search {
-            Search::Dense(vector) | Search::Hybrid { dense: vector, .. } => self.check(collection, vector.len()).await?,
+            Search::Dense(vector) => self.check(collection, vector.len()).await?,
             Search::Sparse(vector) if vector.indices.is_empty() => return Ok(Vec::new()),
             Search::Sparse(_) => {}
         }
@@ -243,6 +244,16 @@ impl VectorIndex for QdrantIndex {
             found.extend(answer.result.iter().filter_map(|point| uuid_of(point.id.as_ref()?)));
         }
         Ok(ids.iter().copied().filter(|id| !found.contains(&stored_id(tenant, *id))).collect())
+    }
+
+    async fn vectors(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Option<Vec<f32>>>, Error> {
+        let wanted: Vec<PointId> = ids.iter().map(|id| point_id(stored_id(tenant, *id))).collect();
+        let only = VectorsSelector { names: vec![DENSE.to_owned()] };
+        let request = GetPointsBuilder::new(collection.as_str(), wanted).with_payload(false).with_vectors(only);
+        let answer = self.call(Some(collection), || self.client.get_points(request.clone())).await?;
+        let found: HashMap<Uuid, Vec<f32>> =
+            answer.result.into_iter().filter_map(|point| Some((uuid_of(point.id.as_ref()?)?, dense(point.vectors?)?))).collect();
+        Ok(ids.iter().map(|id| found.get(&stored_id(tenant, *id)).cloned()).collect())
     }
 
     async fn count(&self, tenant: &Tenant, collection: &Collection, wanted: &Filter) -> Result<usize, Error> {

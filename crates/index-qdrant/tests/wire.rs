@@ -24,6 +24,7 @@ async fn a_server_keeps_every_promise_over_grpc() {
     let server = loopback::start(Duration::ZERO).await;
     let index = QdrantIndex::connect(&server.url, None, settings(10_000)).await.unwrap();
     assert_eq!(conformance::check(&index, &Bm25::new("english", 3.0).unwrap()).await, Ok(()));
+    conformance::isolation(&index, &Bm25::new("english", 3.0).unwrap(), 500, 5).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

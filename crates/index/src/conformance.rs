@@ -1,6 +1,5 @@
 //! The promises of [`VectorIndex`], as a suite that every index passes: in memory, embedded, and over the wire.
 
-use crate::memory::fuse;
 use crate::{CollectionSpec, Error, Filter, Point, Query, Search, SparseEmbedder, VectorIndex};
 use groundtone_types::{Chunk, Collection, DocumentId, Snippet, Span, Tenant};
 use std::collections::BTreeSet;
@@ -23,6 +22,7 @@ pub async fn check(index: &dyn VectorIndex, sparse: &dyn SparseEmbedder) -> Resu
     suite.tenants().await?;
     suite.ranking().await?;
     suite.replacing_and_deleting().await?;
+    suite.metadata().await?;
     suite.many().await?;
     suite.aliases().await?;
     index.remove(&suite.name).await.map_err(failed("removing a collection"))?;
@@ -51,6 +51,11 @@ struct Suite<'a> {
 /// A vector that leans towards one axis, the more the larger `lean`.
 fn lean(axis: usize, lean: f32) -> Vec<f32> {
     (0..DIMENSIONS).map(|at| if at == axis { lean } else { 0.1 }).collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f32::MIN_POSITIVE)
 }
 
 impl Suite<'_> {
@@ -128,12 +133,8 @@ impl Suite<'_> {
         self.index.delete(&self.other, &self.name, &[point.id]).await.map_err(failed("delete"))?;
         let (ours, theirs) = (self.count(&self.tenant, &Filter::default()).await?, self.count(&self.other, &Filter::default()).await?);
         expect("deleting one tenant's copy leaves the other's", (ours, theirs) == (1, 0), &(ours, theirs))?;
-        for search in [
-            Search::Dense(lean(1, 1.0)),
-            Search::Sparse(self.sparse.query("same words")),
-            Search::Hybrid { dense: lean(1, 1.0), sparse: self.sparse.query("same words"), candidates: 10 },
-        ] {
-            let hits = self.query(&self.other, search, Filter { documents: vec![point.chunk.document.clone()] }, 5).await?;
+        for search in [Search::Dense(lean(1, 1.0)), Search::Sparse(self.sparse.query("same words"))] {
+            let hits = self.query(&self.other, search, Filter::document(point.chunk.document.clone()), 5).await?;
             expect("no search crosses tenants", hits.is_empty(), &hits)?;
         }
         let page = self.index.ids(&self.other, &self.name, &Filter::default(), None, 10).await.map_err(failed("ids"))?;
@@ -156,21 +157,20 @@ impl Suite<'_> {
             .map(|(at, text)| self.point(&format!("d{at}"), 0, text, lean(at, 0.5 + at as f32)))
             .collect::<Result<Vec<_>, _>>()?;
         self.upsert(&self.tenant, points.clone()).await?;
-        let words = self.sparse.query("rare things");
         let hits = self.query(&self.tenant, Search::Sparse(self.sparse.query("common rare")), Filter::default(), 5).await?;
         expect("a rare word outranks a common one", hits.first().is_some_and(|hit| hit.id == points[0].id) && hits.len() == 4, &hits)?;
-        let (dense, candidates) = (lean(3, 2.0), 4);
-        let arms = [
-            self.query(&self.tenant, Search::Dense(dense.clone()), Filter::default(), candidates).await?,
-            self.query(&self.tenant, Search::Sparse(words.clone()), Filter::default(), candidates).await?,
-        ];
-        expect("the dense arm is ranked by cosine", arms[0].first().is_some_and(|hit| hit.id == points[3].id), &arms[0])?;
-        let fused = fuse(arms, 3);
-        let hybrid = self.query(&self.tenant, Search::Hybrid { dense, sparse: words, candidates }, Filter::default(), 3).await?;
-        let same = fused.len() == hybrid.len() && fused.iter().zip(&hybrid).all(|(a, b)| a.id == b.id && (a.score - b.score).abs() < 1e-6);
-        expect("hybrid is the reciprocal rank fusion of its arms", same, &(fused, &hybrid))?;
-        expect("what both arms find comes first", hybrid[0].id == points[3].id, &hybrid)?;
-        let only = Filter { documents: vec![points[1].chunk.document.clone(), points[2].chunk.document.clone()] };
+        let hits = self.query(&self.tenant, Search::Dense(lean(3, 2.0)), Filter::default(), 4).await?;
+        expect("the dense arm is ranked by cosine", hits.first().is_some_and(|hit| hit.id == points[3].id), &hits)?;
+        let ids = [points[3].id, Uuid::from_u128(7), points[0].id];
+        let vectors = self.index.vectors(&self.tenant, &self.name, &ids).await.map_err(failed("vectors"))?;
+        let same = |found: &Option<Vec<f32>>, given: &[f32]| found.as_ref().is_some_and(|found| cosine(found, given) > 0.9999);
+        let right =
+            vectors.len() == 3 && same(&vectors[0], &points[3].dense) && vectors[1].is_none() && same(&vectors[2], &points[0].dense);
+        expect("vectors come back in the order asked for", right, &vectors)?;
+        let theirs = self.index.vectors(&self.other, &self.name, &ids).await.map_err(failed("vectors"))?;
+        expect("vectors do not cross tenants", theirs.iter().all(Option::is_none), &theirs)?;
+        let documents = vec![points[1].chunk.document.clone(), points[2].chunk.document.clone()];
+        let only = Filter { documents, ..Filter::default() };
         let hits = self.query(&self.tenant, Search::Dense(lean(3, 2.0)), only.clone(), 5).await?;
         let found: BTreeSet<Uuid> = hits.iter().map(|hit| hit.id).collect();
         expect("a filter admits its documents only", found == BTreeSet::from([points[1].id, points[2].id]), &hits)?;
@@ -189,6 +189,60 @@ impl Suite<'_> {
         expect("a deleted point is found no more", hits.iter().all(|hit| hit.id != point.id) && hits.len() == before - 1, &hits)
     }
 
+    /// Every kind of condition against every kind of value, with [`Filter::admits`] as the judge.
+    async fn metadata(&self) -> Result<(), String> {
+        let documents = [
+            r#"{"lang":"de","tags":["tea","kettle"],"price":12.5,"rank":3,"open":true,"date":"2026-03-01"}"#,
+            r#"{"lang":"en","tags":["tea"],"price":3,"rank":-3,"open":false,"date":"2026-03-01T10:00:00+02:00"}"#,
+            r#"{"lang":"Größe \"x\"","tags":[],"price":1e9,"rank":0,"date":"2025-12-31T23:59:59.5Z"}"#,
+            r#"{"lang":["de","fr"],"price":"3","rank":3.0,"open":"true","date":"no date","a-b_C":1}"#,
+            "{}",
+        ];
+        let mut points = Vec::new();
+        for (at, metadata) in documents.iter().enumerate() {
+            let mut point = self.point(&format!("meta/{at}"), 0, "described words", lean(at, 1.0))?;
+            point.chunk.metadata = serde_json::from_str(metadata).map_err(|e| e.to_string())?;
+            point.id = point.chunk.point_id();
+            points.push(point);
+        }
+        self.upsert(&self.tenant, points.clone()).await?;
+        let all = Filter { documents: points.iter().map(|point| point.chunk.document.clone()).collect(), ..Filter::default() };
+        for wanted in [
+            r#"{"lang":"de"}"#,
+            r#"{"lang":"Größe \"x\""}"#,
+            r#"{"lang":["fr","en"]}"#,
+            r#"{"lang":"missing"}"#,
+            r#"{"tags":"kettle"}"#,
+            r#"{"tags":["coffee","tea"],"open":false}"#,
+            r#"{"open":true}"#,
+            r#"{"open":[true,false]}"#,
+            r#"{"rank":3}"#,
+            r#"{"rank":[0,-3.0]}"#,
+            r#"{"rank":{"from":-3,"to":0}}"#,
+            r#"{"price":{"from":12.5}}"#,
+            r#"{"price":{"to":3}}"#,
+            r#"{"price":["3",12.5]}"#,
+            r#"{"date":{"from":"2026-03-01","to":"2026-03-01T08:00:00Z"}}"#,
+            r#"{"date":{"to":"2026-01-01"}}"#,
+            r#"{"date":{"from":"2026-03-01T08:00:01Z"}}"#,
+            r#"{"a-b_C":1}"#,
+            r#"{"missing":{"from":0}}"#,
+        ] {
+            let given = serde_json::from_str(wanted).map_err(|e| e.to_string())?;
+            let filter = Filter { metadata: Filter::of_metadata(&given).map_err(|e| e.to_string())?.metadata, ..all.clone() };
+            let expected: BTreeSet<Uuid> = points.iter().filter(|point| filter.admits(&point.chunk)).map(|point| point.id).collect();
+            for search in [Search::Dense(lean(0, 1.0)), Search::Sparse(self.sparse.query("described words"))] {
+                let hits = self.query(&self.tenant, search, filter.clone(), 9).await?;
+                let found: BTreeSet<Uuid> = hits.iter().map(|hit| hit.id).collect();
+                expect(&format!("a filter admits what it says: {wanted}"), found == expected, &hits)?;
+            }
+            let counts = [self.count(&self.tenant, &filter).await?, self.count(&self.other, &filter).await?];
+            expect(&format!("a filtered count is exact: {wanted}"), counts == [expected.len(), 0], &counts)?;
+        }
+        let ids: Vec<Uuid> = points.iter().map(|point| point.id).collect();
+        self.index.delete(&self.tenant, &self.name, &ids).await.map_err(failed("delete"))
+    }
+
     async fn many(&self) -> Result<(), String> {
         let points = (0..2_000)
             .map(|at| self.point(&format!("many/{}", at / 10), at, &format!("word{at} filler"), lean(at as usize % DIMENSIONS, 1.0)))
@@ -198,7 +252,7 @@ impl Suite<'_> {
             points.iter().map(|point| point.chunk.document.clone()).collect::<BTreeSet<_>>().into_iter().collect();
         self.upsert(&self.tenant, points).await?;
         self.index.settle(&self.name).await.map_err(failed("settle"))?;
-        let (filter, mut seen, mut from, mut pages) = (Filter { documents }, Vec::new(), None, 0);
+        let (filter, mut seen, mut from, mut pages) = (Filter { documents, ..Filter::default() }, Vec::new(), None, 0);
         loop {
             let page = self.index.ids(&self.tenant, &self.name, &filter, from, 300).await.map_err(failed("ids"))?;
             expect("a page is not longer than asked for", page.ids.len() <= 300, &page.ids.len())?;
@@ -248,5 +302,152 @@ impl Suite<'_> {
             self.index.remove(name).await.map_err(failed("remove"))?;
         }
         Ok(())
+    }
+}
+
+/// What [`isolation`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Isolation {
+    /// Calls made.
+    pub cases: usize,
+    /// Chunks, ids and vectors that came back, each of them checked.
+    pub returned: usize,
+}
+
+/// Random filters, searches and tenants: whatever the filter says, nothing of another tenant comes back, and all of one's own that it admits is counted.
+///
+/// `Err` is a leak or a wrong count. The cases depend on `seed` only. Other tenants' documents have the same names, words, keys and partly the same content, and their
+/// metadata names the asking tenant.
+pub async fn isolation(index: &dyn VectorIndex, sparse: &dyn SparseEmbedder, cases: usize, seed: u64) -> Result<Isolation, String> {
+    let name = Collection::new("isolation").map_err(|e| e.to_string())?;
+    index.remove(&name).await.map_err(failed("remove"))?;
+    index.ensure(&CollectionSpec { name: name.clone(), dimensions: DIMENSIONS }).await.map_err(failed("ensure"))?;
+    let tenants = ["a", "b", "c", "default"].map(Tenant::new).into_iter().collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+    let mut random = Random(seed);
+    let suite = Suite { index, sparse, name: name.clone(), tenant: tenants[0].clone(), other: tenants[1].clone() };
+    let mut stored: Vec<(usize, Point)> = Vec::new();
+    for (at, tenant) in tenants.iter().enumerate() {
+        let mut points = Vec::new();
+        for number in 0..24u32 {
+            // Every third chunk is the same for everybody.
+            let owner = if number % 3 == 0 { "shared" } else { tenant.as_str() };
+            let mut point = suite.point(
+                &format!("d{}", number / 4),
+                number,
+                &format!("words of {owner} number{number}"),
+                lean(random.below(8), 2.0),
+            )?;
+            let [someone, lang, tag] = [tenants[random.below(4)].as_str(), ["de", "en"][random.below(2)], ["a", "b", "c"][random.below(3)]];
+            let metadata = format!(
+                r#"{{"tenant":"{someone}","owner":"{owner}","lang":"{lang}","tags":["{tag}","x"],"rank":{},"date":"2026-01-{:02}"}}"#,
+                random.below(9),
+                1 + random.below(28)
+            );
+            point.chunk.metadata = serde_json::from_str(&metadata).map_err(|e| e.to_string())?;
+            if owner == "shared" {
+                point.chunk.metadata = serde_json::from_str(r#"{"owner":"shared","rank":4}"#).map_err(|e| e.to_string())?;
+            }
+            point.id = point.chunk.point_id();
+            points.push(point);
+        }
+        index.upsert(tenant, &name, points.clone()).await.map_err(failed("upsert"))?;
+        stored.extend(points.into_iter().map(|point| (at, point)));
+    }
+    let mut done = Isolation::default();
+    for _ in 0..cases {
+        let asking = random.below(tenants.len());
+        let filter = random.filter()?;
+        let own: Vec<&Point> = stored.iter().filter(|(owner, _)| *owner == asking).map(|(_, point)| point).collect();
+        let admitted: BTreeSet<Uuid> = own.iter().filter(|point| filter.admits(&point.chunk)).map(|point| point.id).collect();
+        done.cases += 1;
+        done.returned += isolated(&suite, &tenants[asking], &filter, &own, &admitted, &stored, &mut random).await?;
+    }
+    index.remove(&name).await.map_err(failed("remove"))?;
+    Ok(done)
+}
+
+/// One case of [`isolation`]; how many things came back.
+async fn isolated(
+    suite: &Suite<'_>,
+    tenant: &Tenant,
+    filter: &Filter,
+    own: &[&Point],
+    admitted: &BTreeSet<Uuid>,
+    stored: &[(usize, Point)],
+    random: &mut Random,
+) -> Result<usize, String> {
+    let foreign: Vec<Uuid> = stored.iter().map(|(_, point)| point.id).collect();
+    let is_own = |id: &Uuid| own.iter().any(|point| point.id == *id);
+    match random.below(6) {
+        0 | 1 => {
+            let words = ["words", "words of a", "shared number3", "b c default"][random.below(4)];
+            let dense = random.below(2) == 0;
+            let search = if dense { Search::Dense(lean(random.below(8), 1.0)) } else { Search::Sparse(suite.sparse.query(words)) };
+            let hits = suite.query(tenant, search, filter.clone(), 100).await?;
+            let mine = |hit: &Snippet| admitted.contains(&hit.id) && own.iter().any(|point| point.id == hit.id && point.chunk == hit.chunk);
+            expect("no search crosses tenants", hits.iter().all(mine), &(tenant, filter, &hits))?;
+            expect("a dense search finds all that is admitted", !dense || hits.len() == admitted.len(), &(tenant, filter, &hits))?;
+            Ok(hits.len())
+        }
+        2 => {
+            let count = suite.count(tenant, filter).await?;
+            expect("a count does not cross tenants", count == admitted.len(), &(tenant, filter, count))?;
+            Ok(count)
+        }
+        3 => {
+            let page = suite.index.ids(tenant, &suite.name, filter, None, 100).await.map_err(failed("ids"))?;
+            let found: BTreeSet<Uuid> = page.ids.iter().copied().collect();
+            expect("ids do not cross tenants", found == *admitted, &(tenant, filter, &page))?;
+            Ok(found.len())
+        }
+        4 => {
+            let vectors = suite.index.vectors(tenant, &suite.name, &foreign).await.map_err(failed("vectors"))?;
+            let right = foreign.iter().zip(&vectors).all(|(id, vector)| vector.is_some() == is_own(id));
+            expect("vectors do not cross tenants", right, &tenant)?;
+            Ok(vectors.iter().flatten().count())
+        }
+        _ => {
+            let missing = suite.index.missing(tenant, &suite.name, &foreign).await.map_err(failed("missing"))?;
+            expect("what others have is missing", missing.iter().all(|id| !is_own(id)), &tenant)?;
+            Ok(foreign.len() - missing.len())
+        }
+    }
+}
+
+/// SplitMix64 (Steele et al., OOPSLA 2014): enough to draw cases.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % limit.max(1) as u64) as usize
+    }
+
+    /// A filter of up to two documents and up to three conditions, some of which name a tenant.
+    fn filter(&mut self) -> Result<Filter, String> {
+        let mut given = serde_json::Map::new();
+        for _ in 0..self.below(4) {
+            let tenant = ["a", "b", "c", "default", "shared"][self.below(5)];
+            let (rank, day) = (self.below(9), self.below(28) + 1);
+            let (key, value) = match self.below(8) {
+                0 => ("tenant", serde_json::json!(tenant)),
+                1 => ("owner", serde_json::json!([tenant, "shared"])),
+                2 => ("owner", serde_json::json!(tenant)),
+                3 => ("lang", serde_json::json!(["de", "en", rank])),
+                4 => ("tags", serde_json::json!(["a", "b", "x"][self.below(3)])),
+                5 => ("rank", serde_json::json!({"from": rank})),
+                6 => ("rank", serde_json::json!([rank, 4])),
+                _ => ("date", serde_json::json!({"to": format!("2026-01-{day:02}")})),
+            };
+            given.insert(key.to_owned(), value);
+        }
+        let mut filter = Filter::of_metadata(&given).map_err(|e| e.to_string())?;
+        for _ in 0..self.below(3) {
+            filter.documents.push(DocumentId::new(format!("d{}", self.below(7))).map_err(|e| e.to_string())?);
+        }
+        Ok(filter)
     }
 }

@@ -2,16 +2,19 @@
 //!
 //! One [`Collection`] holds, for every chunk, a dense vector named `dense`, a sparse BM25 vector named `bm25` whose IDF the index keeps,
 //! and the chunk itself as payload. Every call names its [`Tenant`]. This crate never embeds a dense vector and never knows which engine is behind the trait.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 pub mod conformance;
 mod error;
+mod filter;
 mod memory;
 
 pub use error::Error;
+pub use filter::{Condition, Filter, FilterError, Range, Test, date_of};
 pub use memory::{MemoryIndex, WordHashSparse};
 
 use async_trait::async_trait;
-use groundtone_types::{Chunk, Collection, DocumentId, Snippet, Tenant};
+use groundtone_types::{Chunk, Collection, Snippet, Tenant};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -19,9 +22,6 @@ use uuid::Uuid;
 pub const DENSE: &str = "dense";
 /// Name of the sparse vector.
 pub const BM25: &str = "bm25";
-/// RRF's constant: score = sum over arms of 1 / (k + rank), rank from 0 as Qdrant counts (Cormack et al., SIGIR 2009). Theirs is 60, Qdrant's is 2: the first places of an arm
-/// count for more, which found the right document a little more often on XQuAD and SciFact (docs/decisions/0008-fusion.md).
-pub const RRF_K: u32 = 2;
 
 /// A sparse vector: `indices` ascending and distinct, as many `values`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -64,29 +64,13 @@ pub struct Point {
     pub chunk: Chunk,
 }
 
-/// Which points a call is about. The tenant is not in here: it is an argument of its own.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Only points of these documents; empty means all.
-    pub documents: Vec<DocumentId>,
-}
-
-/// Which arms a search uses.
+/// By what a search ranks. Two rankings are fused by `retrieval`, which needs the scores of both.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Search {
     /// Nearest dense vectors by cosine.
     Dense(Vec<f32>),
     /// Highest BM25 score.
     Sparse(SparseVector),
-    /// Both, fused by reciprocal rank inside the store.
-    Hybrid {
-        /// Dense arm.
-        dense: Vec<f32>,
-        /// BM25 arm.
-        sparse: SparseVector,
-        /// How many candidates each arm brings.
-        candidates: usize,
-    },
 }
 
 /// What to search for.
@@ -160,6 +144,8 @@ pub trait VectorIndex: Send + Sync {
     ) -> Result<IdPage, Error>;
     /// Which of these ids are not stored, in their order.
     async fn missing(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Uuid>, Error>;
+    /// The dense vectors of these ids, in their order; `None` where an id is not stored. Only their direction counts: an engine may have scaled them.
+    async fn vectors(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Option<Vec<f32>>>, Error>;
     /// How many points the filter admits, exactly.
     async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error>;
     /// Lets `alias` stand for `target` from now on, in every call. A call sees the old target or the new one, never a mixture.

@@ -1,4 +1,4 @@
-use crate::{CollectionSpec, Error, Filter, IdPage, Point, Query, RRF_K, Search, SparseEmbedder, SparseVector, VectorIndex, sort_hits};
+use crate::{CollectionSpec, Error, Filter, IdPage, Point, Query, Search, SparseEmbedder, SparseVector, VectorIndex};
 use async_trait::async_trait;
 use groundtone_types::{Collection, ContentHash, Snippet, Tenant};
 use std::collections::{BTreeMap, HashMap};
@@ -66,12 +66,7 @@ impl MemoryIndex {
 
 impl Stored {
     fn admitted<'a>(&'a self, tenant: &'a Tenant, filter: &'a Filter) -> impl Iterator<Item = &'a Point> {
-        self.points
-            .iter()
-            .filter(move |((owner, _), point)| {
-                owner == tenant && (filter.documents.is_empty() || filter.documents.contains(&point.chunk.document))
-            })
-            .map(|(_, point)| point)
+        self.points.iter().filter(move |((owner, _), point)| owner == tenant && filter.admits(&point.chunk)).map(|(_, point)| point)
     }
 
     fn check(&self, name: &Collection, given: usize) -> Result<(), Error> {
@@ -116,21 +111,6 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt()).max(f32::MIN_POSITIVE)
 }
 
-/// Reciprocal rank fusion of two rankings.
-pub(crate) fn fuse(arms: [Vec<Snippet>; 2], limit: usize) -> Vec<Snippet> {
-    let mut fused: BTreeMap<Uuid, Snippet> = BTreeMap::new();
-    for arm in arms {
-        for (rank, hit) in arm.into_iter().enumerate() {
-            let score = 1.0 / (rank as f32 + RRF_K as f32);
-            fused.entry(hit.id).and_modify(|known| known.score += score).or_insert(Snippet { score, ..hit });
-        }
-    }
-    let mut hits: Vec<Snippet> = fused.into_values().collect();
-    sort_hits(&mut hits);
-    hits.truncate(limit);
-    hits
-}
-
 #[async_trait]
 impl VectorIndex for MemoryIndex {
     async fn ensure(&self, spec: &CollectionSpec) -> Result<(), Error> {
@@ -168,12 +148,6 @@ impl VectorIndex for MemoryIndex {
                 stored.check(collection, vector.len()).map(|()| stored.dense(tenant, &query.filter, vector, query.limit))
             }
             Search::Sparse(vector) => Ok(stored.sparse(tenant, &query.filter, vector, query.limit)),
-            Search::Hybrid { dense, sparse, candidates } => {
-                stored.check(collection, dense.len())?;
-                let arms =
-                    [stored.dense(tenant, &query.filter, dense, *candidates), stored.sparse(tenant, &query.filter, sparse, *candidates)];
-                Ok(fuse(arms, query.limit))
-            }
         })
     }
 
@@ -194,6 +168,12 @@ impl VectorIndex for MemoryIndex {
 
     async fn missing(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
         self.read(collection, |stored| Ok(ids.iter().copied().filter(|id| !stored.points.contains_key(&(tenant.clone(), *id))).collect()))
+    }
+
+    async fn vectors(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Option<Vec<f32>>>, Error> {
+        self.read(collection, |stored| {
+            Ok(ids.iter().map(|id| stored.points.get(&(tenant.clone(), *id)).map(|point| point.dense.clone())).collect())
+        })
     }
 
     async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error> {
@@ -230,5 +210,11 @@ mod tests {
     #[tokio::test]
     async fn memory_keeps_every_promise() {
         assert_eq!(crate::conformance::check(&MemoryIndex::default(), &WordHashSparse).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn no_tenant_sees_another_ones_points_whatever_the_filter() {
+        let done = crate::conformance::isolation(&MemoryIndex::default(), &WordHashSparse, 100_000, 4).await.unwrap();
+        assert!(done.cases == 100_000 && done.returned > 500_000, "{done:?}");
     }
 }

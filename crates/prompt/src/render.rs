@@ -266,6 +266,13 @@ pub(crate) mod tests {
                 prop_assert_eq!(rendered.sources.len() + rendered.dropped.len(), snippets.len());
                 prop_assert!(rendered.messages.last().unwrap().content.ends_with(&question));
                 prop_assert_eq!(rendered.dropped_history + rendered.messages.len() - 4, history.len());
+                let mut shown: Vec<&str> = rendered.sources.iter().map(|source| source.chunk.shown_text()).collect();
+                shown.sort_unstable();
+                prop_assert!(shown.windows(2).all(|pair| pair[0] != pair[1]), "a snippet is there twice");
+                let places: Vec<usize> = rendered.sources.iter().filter_map(|source| snippets.iter().position(|given| given.id == source.id)).collect();
+                prop_assert!(places.is_sorted(), "sources keep the order of the ranking");
+                let again = contract(context_tokens).render(&input, budget, &*tokens).unwrap();
+                prop_assert_eq!((again.messages, again.sources), (rendered.messages, rendered.sources));
             }
         }
 

@@ -1,6 +1,7 @@
 //! What Groundtone asks of models, and the clients of model servers over HTTP.
 //!
 //! Texts go in and vectors come out ([`Embedder`]); messages go in and a stream of text comes out ([`ChatModel`]);
+//! a question and texts go in and scores come out ([`Reranker`]);
 //! a document goes to an extractor's server and text comes back ([`DocumentExtractor`]).
 //! This crate is the only one that speaks HTTP as a client; it never knows what is asked or why.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
@@ -13,6 +14,7 @@ mod error;
 mod extract;
 mod extras;
 mod http;
+mod rerank;
 mod web;
 
 pub use batch::{Batch, Batcher, Pace};
@@ -23,6 +25,7 @@ pub use error::Error;
 pub use extract::{DocumentExtractor, ExtractedDocument, ExtractorKind, Media};
 pub use extras::ChatExtras;
 pub use http::{Endpoint, get_json, install_tls, post_json};
+pub use rerank::{HttpReranker, RerankShape, Reranker};
 pub use web::{WebClient, WebError, WebPage, WebRequest, WebSettings, same_site};
 
 use async_trait::async_trait;

@@ -11,7 +11,7 @@ mod run;
 mod state;
 
 pub use api::generations::{GenerationList, SwitchBody};
-pub use api::search::SearchHits;
+pub use api::search::{SearchBody, SearchHits};
 pub use auth::{AccessPolicy, KeyHash};
 pub use run::{RunError, run};
 pub use state::{AppState, Documents, Limits};

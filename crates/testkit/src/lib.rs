@@ -1,6 +1,6 @@
 //! A scripted model server over real sockets; for tests only.
 //!
-//! [`ScriptedServer`] answers `/v1/chat/completions`, `/v1/embeddings` and the routes of document extractors with what a test put in its script,
+//! [`ScriptedServer`] answers `/v1/chat/completions`, `/v1/embeddings` and the routes of document extractors and rerankers with what a test put in its script,
 //! records every request, and knows when a client left.
 //! It stands in for a *remote* model where faults and bytes on the wire are tested; answers, training and retrieval are tested with real models.
 //! [`Site`] is a web site and [`Bucket`] an S3 bucket, on loopback ports as well.
@@ -95,6 +95,8 @@ impl ScriptedServer {
             .route("/v1/embeddings", post(embeddings))
             .route("/tika", put(extract))
             .route("/v1/convert/file", post(extract))
+            .route("/rerank", post(extract))
+            .route("/v2/rerank", post(extract))
             .with_state(shared.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let base_url = format!("http://{}/v1", listener.local_addr().expect("an address"));
@@ -256,7 +258,7 @@ async fn embeddings(State(shared): State<Arc<Shared>>, body: Bytes) -> Response 
     respond(StatusCode::OK, "application/json", Body::from(answer.to_string()))
 }
 
-/// A document extractor: records the request as text and gives the next [`Reply::Raw`].
+/// A document extractor or a reranker: records the request as text and gives the next [`Reply::Raw`].
 async fn extract(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let header = |name: &str| headers.get(name).map(|value| value.to_str().expect("a text header").to_owned());
     shared.requests.lock().expect("not poisoned").push(json!({

@@ -4,8 +4,8 @@ use ::qdrant_client::qdrant::{self as wire, query::Variant};
 use qdrant_edge::external::serde_json::{self, Value as Json, json};
 use qdrant_edge::external::uuid::Uuid;
 use qdrant_edge::{
-    Filter, Fusion, NamedQuery, PointId, PointStruct, PointStructPersisted, Prefetch, QueryEnum, QueryRequest, ScoringQuery, SparseVector,
-    Vector, VectorInternal, Vectors, WithPayloadInterface, WithVector,
+    Filter, NamedQuery, PointId, PointStruct, PointStructPersisted, QueryEnum, QueryRequest, ScoringQuery, SparseVector, Vector,
+    VectorInternal, VectorStructInternal, Vectors, WithPayloadInterface, WithVector,
 };
 use std::collections::HashMap;
 
@@ -52,22 +52,55 @@ fn vector(vector: wire::Vector) -> Vector {
 
 /// By way of the REST form, which both sides know.
 pub fn filter(filter: wire::Filter) -> Filter {
-    assert!(filter.should.is_empty() && filter.must_not.is_empty() && filter.min_should.is_none());
-    let must: Vec<Json> = filter
-        .must
-        .into_iter()
-        .map(|condition| {
-            let Some(wire::condition::ConditionOneOf::Field(field)) = condition.condition_one_of else {
-                panic!("a field condition is expected")
-            };
-            match field.r#match.unwrap().match_value.unwrap() {
-                wire::r#match::MatchValue::Keyword(value) => json!({"key": field.key, "match": {"value": value}}),
-                wire::r#match::MatchValue::Keywords(values) => json!({"key": field.key, "match": {"any": values.strings}}),
-                other => panic!("unexpected match {other:?}"),
-            }
-        })
-        .collect();
-    serde_json::from_value(json!({"must": must})).unwrap()
+    serde_json::from_value(rest_filter(filter)).unwrap()
+}
+
+fn rest_filter(filter: wire::Filter) -> Json {
+    assert!(filter.must_not.is_empty() && filter.min_should.is_none());
+    let clauses = |conditions: Vec<wire::Condition>| Json::from(conditions.into_iter().map(rest_condition).collect::<Vec<Json>>());
+    let mut rest = serde_json::Map::new();
+    // An empty clause is no clause.
+    for (name, conditions) in [("must", filter.must), ("should", filter.should)] {
+        if !conditions.is_empty() {
+            rest.insert(name.to_owned(), clauses(conditions));
+        }
+    }
+    rest.into()
+}
+
+fn rest_condition(condition: wire::Condition) -> Json {
+    let field = match condition.condition_one_of {
+        Some(wire::condition::ConditionOneOf::Field(field)) => field,
+        Some(wire::condition::ConditionOneOf::Filter(filter)) => return rest_filter(filter),
+        other => panic!("unexpected condition {other:?}"),
+    };
+    if let Some(range) = field.range {
+        return json!({"key": field.key, "range": {"gte": range.gte, "lte": range.lte}});
+    }
+    if let Some(range) = field.datetime_range {
+        let time = |time: Option<wire::Timestamp>| time.map(|time| time.to_string());
+        return json!({"key": field.key, "range": {"gte": time(range.gte), "lte": time(range.lte)}});
+    }
+    match field.r#match.unwrap().match_value.unwrap() {
+        wire::r#match::MatchValue::Keyword(value) => json!({"key": field.key, "match": {"value": value}}),
+        wire::r#match::MatchValue::Boolean(value) => json!({"key": field.key, "match": {"value": value}}),
+        wire::r#match::MatchValue::Keywords(values) => json!({"key": field.key, "match": {"any": values.strings}}),
+        other => panic!("unexpected match {other:?}"),
+    }
+}
+
+/// The named dense vectors of a record.
+pub fn wire_vectors(vectors: VectorStructInternal) -> wire::VectorsOutput {
+    let VectorStructInternal::Named(named) = vectors else { panic!("named vectors are expected") };
+    let output = |(name, vector): (String, VectorInternal)| match vector {
+        VectorInternal::Dense(data) => {
+            let vector = Some(wire::vector_output::Vector::Dense(wire::DenseVector { data }));
+            (name, wire::VectorOutput { vector, ..wire::VectorOutput::default() })
+        }
+        other => panic!("unexpected vector {other:?}"),
+    };
+    let vectors = named.into_iter().map(output).collect();
+    wire::VectorsOutput { vectors_options: Some(wire::vectors_output::VectorsOptions::Vectors(wire::NamedVectorsOutput { vectors })) }
 }
 
 fn scoring(query: wire::Query, using: Option<String>) -> ScoringQuery {
@@ -82,22 +115,14 @@ fn scoring(query: wire::Query, using: Option<String>) -> ScoringQuery {
             };
             ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery { query: vector, using }))
         }
-        Variant::Rrf(rrf) => ScoringQuery::Fusion(Fusion::Rrf { k: rrf.k.unwrap() as usize, weights: None }),
         other => panic!("unexpected query {other:?}"),
     }
 }
 
 pub fn query(request: wire::QueryPoints) -> QueryRequest {
-    let arm = |prefetch: wire::PrefetchQuery| Prefetch {
-        prefetches: Vec::new(),
-        query: Some(scoring(prefetch.query.unwrap(), prefetch.using)),
-        limit: prefetch.limit.unwrap() as usize,
-        params: None,
-        filter: prefetch.filter.map(filter),
-        score_threshold: None,
-    };
+    assert!(request.prefetch.is_empty());
     QueryRequest {
-        prefetches: request.prefetch.into_iter().map(arm).collect(),
+        prefetches: Vec::new(),
         query: Some(scoring(request.query.unwrap(), request.using)),
         filter: request.filter.map(filter),
         score_threshold: None,

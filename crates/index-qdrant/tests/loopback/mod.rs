@@ -151,9 +151,16 @@ impl Points for Store {
         let request = request.into_inner();
         let shard = self.shard(&request.collection_name).await?;
         let ids: Vec<_> = request.ids.iter().map(convert::id).collect();
-        let records = shard.retrieve(&ids, Some(WithPayloadInterface::Bool(false)), Some(WithVector::Bool(false))).map_err(internal)?;
-        let result =
-            records.into_iter().map(|record| RetrievedPoint { id: Some(convert::wire_id(record.id)), ..RetrievedPoint::default() });
+        let with_vector = match request.with_vectors.and_then(|selector| selector.selector_options) {
+            Some(with_vectors_selector::SelectorOptions::Include(only)) => WithVector::Selector(only.names),
+            _ => WithVector::Bool(false),
+        };
+        let records = shard.retrieve(&ids, Some(WithPayloadInterface::Bool(false)), Some(with_vector)).map_err(internal)?;
+        let result = records.into_iter().map(|record| RetrievedPoint {
+            id: Some(convert::wire_id(record.id)),
+            vectors: record.vector.map(convert::wire_vectors),
+            ..RetrievedPoint::default()
+        });
         Ok(Response::new(GetResponse { result: result.collect(), ..GetResponse::default() }))
     }
 
