@@ -5,7 +5,7 @@ mod commands;
 mod output;
 
 use clap::{Parser, Subcommand};
-use commands::{ask, demo, extract, extract_worker, fsck, generations, ingest, models, search, serve};
+use commands::{ask, dataset, demo, extract, extract_worker, fsck, generations, ingest, models, search, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,6 +57,8 @@ enum Command {
     Generations(generations::Args),
     /// Compare the catalog with the index, and repair what differs
     Fsck(fsck::Args),
+    /// Training data: build rows out of examples, and everything that is done with them
+    Dataset(dataset::Args),
     /// Model files: pull them, or list them
     Models(models::Args),
     /// Print every setting with its default and its documentation
@@ -109,6 +111,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Search(args) => search::run(&global, args).await,
         Command::Generations(args) => generations::run(&global, args).await,
         Command::Fsck(args) => fsck::run(&global, args).await,
+        Command::Dataset(args) => dataset::run(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
         Command::Config => output::line(groundtone_config::DEFAULTS.trim_end()),
     }
