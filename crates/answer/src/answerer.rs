@@ -140,6 +140,15 @@ impl Answerer {
         self.prepare(question, &mut Timings::default()).await
     }
 
+    /// The prompt for this question with `snippets` in place of what retrieval finds, best first: the same contract, tokenizer and budget as for an answer.
+    pub fn render(&self, question: &Question, snippets: &[Snippet]) -> Result<RenderedPrompt, Error> {
+        let (asked, history) = split(question)?;
+        let input = PromptInput { history, question: asked, snippets };
+        let tokens = self.model.tokens();
+        let budget = self.model.context_tokens().saturating_sub(self.reply_reserve(&question.sampling));
+        Ok(self.assistant.contract.render(&input, budget, &*tokens)?)
+    }
+
     /// Answers and waits for the end.
     pub async fn answer(&self, question: Question) -> Result<Answer, Error> {
         let mut events = self.stream(question).await?;
@@ -193,12 +202,7 @@ impl Answerer {
     }
 
     async fn prepare(&self, question: &Question, timings: &mut Timings) -> Result<RenderedPrompt, Error> {
-        let (asked, history) = match question.messages.split_last() {
-            Some((last, history)) if last.role == Role::User && !last.content.trim().is_empty() => (last.content.as_str(), history),
-            Some((last, _)) if last.role == Role::User => return Err(Error::Conversation("the last message is empty")),
-            Some(_) => return Err(Error::Conversation("the last message must be the user's")),
-            None => return Err(Error::Conversation("there are no messages")),
-        };
+        let (asked, _) = split(question)?;
         let began = Instant::now();
         let span = info_span!("answer.retrieve", snippets = field::Empty);
         let snippets = self.retriever.retrieve(&question.tenant, &self.assistant.collection, asked).instrument(span.clone()).await?;
@@ -206,10 +210,7 @@ impl Answerer {
         timings.retrieve_ms = milliseconds(began);
         let began = Instant::now();
         let span = info_span!("answer.render", prompt_tokens = field::Empty);
-        let input = PromptInput { history, question: asked, snippets: &snippets };
-        let tokens = self.model.tokens();
-        let budget = self.model.context_tokens().saturating_sub(self.reply_reserve(&question.sampling));
-        let prompt = span.in_scope(|| self.assistant.contract.render(&input, budget, &*tokens))?;
+        let prompt = span.in_scope(|| self.render(question, &snippets))?;
         span.record("prompt_tokens", prompt.prompt_tokens);
         timings.render_ms = milliseconds(began);
         Ok(prompt)
@@ -223,6 +224,16 @@ impl Answerer {
 
     fn room(&self, prompt: &RenderedPrompt) -> usize {
         self.model.context_tokens().saturating_sub(prompt.prompt_tokens).max(1)
+    }
+}
+
+/// The question itself, and the conversation before it.
+fn split(question: &Question) -> Result<(&str, &[PromptMessage]), Error> {
+    match question.messages.split_last() {
+        Some((last, history)) if last.role == Role::User && !last.content.trim().is_empty() => Ok((last.content.as_str(), history)),
+        Some((last, _)) if last.role == Role::User => Err(Error::Conversation("the last message is empty")),
+        Some(_) => Err(Error::Conversation("the last message must be the user's")),
+        None => Err(Error::Conversation("there are no messages")),
     }
 }
 

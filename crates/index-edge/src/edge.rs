@@ -3,7 +3,7 @@ use async_trait::async_trait;
 use groundtone_index::{
     BM25, CollectionSpec, DENSE, Error, Filter, IdPage, Point, Query, RRF_K, Search, VectorIndex, field, sort_hits, stored_id,
 };
-use groundtone_types::{Collection, Snippet, Tenant};
+use groundtone_types::{Chunk, Collection, Snippet, Tenant};
 use qdrant_edge::{
     CountRequest, CreateIndex, Distance, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams, FieldIndexOperations, Fusion,
     HnswIndexConfig, KeywordIndexParams, Modifier, NamedQuery, OperationError, PayloadFieldSchema, PayloadSchemaParams, PointId,
@@ -352,6 +352,20 @@ impl VectorIndex for EdgeIndex {
             let found = shard.retrieve(&stored, Some(WithPayloadInterface::Bool(false)), Some(WithVector::Bool(false)));
             let found: HashSet<PointId> = found.map_err(engine_failed(shard.path()))?.into_iter().map(|record| record.id).collect();
             Ok(wanted.into_iter().filter(|(_, stored)| !found.contains(stored)).map(|(id, _)| id).collect())
+        })
+        .await
+    }
+
+    async fn chunks(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Chunk>, Error> {
+        let wanted: Vec<PointId> = ids.iter().map(|id| PointId::Uuid(stored_id(tenant, *id))).collect();
+        let place = self.place(collection);
+        self.read(collection, move |shard| {
+            let found = shard.retrieve(&wanted, Some(WithPayloadInterface::Bool(true)), Some(WithVector::Bool(false)));
+            let found = found.map_err(engine_failed(shard.path()))?.into_iter();
+            let mut chunks = found
+                .map(|record| payload::chunk(&place, record.payload).map(|chunk| (record.id, chunk)))
+                .collect::<Result<HashMap<PointId, Chunk>, _>>()?;
+            Ok(wanted.iter().filter_map(|id| chunks.remove(id)).collect())
         })
         .await
     }

@@ -1,6 +1,6 @@
 use crate::{CollectionSpec, Error, Filter, IdPage, Point, Query, RRF_K, Search, SparseEmbedder, SparseVector, VectorIndex, sort_hits};
 use async_trait::async_trait;
-use groundtone_types::{Collection, ContentHash, Snippet, Tenant};
+use groundtone_types::{Chunk, Collection, ContentHash, Snippet, Tenant};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock};
 use uuid::Uuid;
@@ -194,6 +194,12 @@ impl VectorIndex for MemoryIndex {
 
     async fn missing(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
         self.read(collection, |stored| Ok(ids.iter().copied().filter(|id| !stored.points.contains_key(&(tenant.clone(), *id))).collect()))
+    }
+
+    async fn chunks(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Chunk>, Error> {
+        self.read(collection, |stored| {
+            Ok(ids.iter().filter_map(|id| stored.points.get(&(tenant.clone(), *id))).map(|point| point.chunk.clone()).collect())
+        })
     }
 
     async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error> {

@@ -36,16 +36,15 @@ pub struct CitationReport {
 }
 
 /// A marker's numbers and the bytes that it takes.
-struct Marker {
-    start: usize,
-    end: usize,
+pub(crate) struct Marker {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
     numbers: Vec<usize>,
 }
 
 /// Reads the citations of a whole answer. A pure function of the text and the prompt's sources, so a stream and a single reply give the same.
 pub fn read_citations(answer: &str, sources: &[Snippet]) -> CitationReport {
-    let words: Vec<SourceWords> =
-        sources.iter().map(|source| SourceWords::of(&[&source.chunk.breadcrumb(), source.chunk.shown_text()])).collect();
+    let words: Vec<SourceWords> = sources.iter().map(SourceWords::of_snippet).collect();
     let markers = scan_markers(answer);
     let mut report = CitationReport::default();
     let mut position = CharPosition::default();
@@ -77,7 +76,7 @@ pub fn read_citations(answer: &str, sources: &[Snippet]) -> CitationReport {
 }
 
 /// `[1]`, `[1, 2]`, `[12]`: one to three digits each, at most eight numbers.
-fn scan_markers(text: &str) -> Vec<Marker> {
+pub(crate) fn scan_markers(text: &str) -> Vec<Marker> {
     let mut markers = Vec::new();
     let mut from = 0;
     while let Some(open) = text[from..].find('[').map(|at| at + from) {
@@ -103,7 +102,7 @@ fn scan_markers(text: &str) -> Vec<Marker> {
 }
 
 /// Sentences as byte ranges (UAX #29 and line ends); a marker right behind a full stop belongs to the sentence before it.
-fn sentences(text: &str, markers: &[Marker]) -> Vec<(usize, usize)> {
+pub(crate) fn sentences(text: &str, markers: &[Marker]) -> Vec<(usize, usize)> {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for (start, sentence) in text.split_sentence_bound_indices() {
         let end = start + sentence.len();

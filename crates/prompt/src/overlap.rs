@@ -1,6 +1,8 @@
-//! Which source a sentence rests on when the model did not say.
+//! Which source a sentence rests on when the model did not say, and how far a text supports an answer.
 
+use groundtone_types::Snippet;
 use rust_stemmers::{Algorithm, Stemmer};
+use serde::Serialize;
 use std::collections::HashSet;
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -26,6 +28,51 @@ impl SourceWords {
     pub(crate) fn of(texts: &[&str]) -> Self {
         Self(texts.iter().flat_map(|text| words(text)).collect())
     }
+
+    pub(crate) fn of_snippet(source: &Snippet) -> Self {
+        Self::of(&[&source.chunk.breadcrumb(), source.chunk.shown_text()])
+    }
+
+    /// The share of the sentence's telling words that stand here, from 0 to 1.
+    pub(crate) fn share(&self, sentence: &str) -> f32 {
+        let sentence: HashSet<String> = words(sentence).collect();
+        sentence.iter().filter(|word| self.0.contains(*word)).count() as f32 / sentence.len().max(1) as f32
+    }
+}
+
+/// How far sources support an answer, by words: what both the citation reader and the dataset builder know about meaning.
+///
+/// The question's own words tell nothing: an answer that repeats them is supported by no source for it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Support {
+    /// Telling words of the answer that do not stand in the question.
+    pub words: usize,
+    /// How many of them stand in the sources, numbers included.
+    pub matched: usize,
+    /// How many of the words are numbers.
+    pub numbers: usize,
+    /// How many of the numbers stand in the sources.
+    pub numbers_matched: usize,
+}
+
+impl Support {
+    /// Words of `answer` that stand in any of `texts`, less what `question` says itself.
+    pub fn of(question: &str, answer: &str, texts: &[&str]) -> Self {
+        let (asked, held) = (SourceWords::of(&[question]), SourceWords::of(texts));
+        let telling: HashSet<String> = words(answer).filter(|word| !asked.0.contains(word)).collect();
+        let number = |word: &&String| word.starts_with(|c: char| c.is_ascii_digit());
+        Self {
+            words: telling.len(),
+            matched: telling.iter().filter(|word| held.0.contains(*word)).count(),
+            numbers: telling.iter().filter(number).count(),
+            numbers_matched: telling.iter().filter(number).filter(|word| held.0.contains(*word)).count(),
+        }
+    }
+
+    /// The share of the words that stand in the sources, from 0 to 1; 0 where the answer has no words of its own.
+    pub fn share(&self) -> f32 {
+        self.matched as f32 / self.words.max(1) as f32
+    }
 }
 
 /// Words without their endings (Snowball's English stemmer; other languages lose little by it, and both sides are treated alike). A euro sign is the word.
@@ -35,7 +82,18 @@ fn words(text: &str) -> impl Iterator<Item = String> + '_ {
         .map(|word| if word == "€" { "euro".to_owned() } else { word.to_lowercase() })
         .filter(|word| word.chars().any(char::is_alphanumeric))
         .filter(|word| (word.chars().count() > 1 || word.bytes().all(|b| b.is_ascii_digit())) && !STOP_WORDS.contains(&word.as_str()))
-        .map(move |word| stemmer.stem(&word).into_owned())
+        .map(
+            move |word| if word.starts_with(|c: char| c.is_ascii_digit()) { plain_number(&word) } else { stemmer.stem(&word).into_owned() },
+        )
+}
+
+/// One way to write a number: `1,000` is `1000`, `44.0` is `44` and `4.90` is `4.9`. Other words that begin with a digit stay as they are.
+fn plain_number(word: &str) -> String {
+    let thousands =
+        word.split('.').next().is_some_and(|whole| whole.contains(',') && whole.split(',').skip(1).all(|group| group.len() == 3));
+    let word = if thousands { word.replace(',', "") } else { word.to_owned() };
+    let decimal = word.split_once('.').is_some_and(|(_, places)| !places.is_empty() && places.bytes().all(|b| b.is_ascii_digit()));
+    if decimal { word.trim_end_matches('0').trim_end_matches('.').to_owned() } else { word }
 }
 
 /// The source that holds most of the sentence's telling words; the earlier one where two hold the same; none where the share is too small.
@@ -63,4 +121,24 @@ pub(crate) fn best_source(sentence: &str, sources: &[SourceWords]) -> Option<usi
         }
     }
     best.map(|(source, _)| source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_one_word_however_it_is_written() {
+        let plain: Vec<String> = words("$44.00 is 44, 1,000 is 1000, 4.90 is 4.9, and 10.000 or 4,90 or 3.x or 16oz").collect();
+        assert_eq!(plain, ["44", "44", "1000", "1000", "4.9", "4.9", "10", "4,90", "3", "x", "16oz"].map(str::to_owned));
+    }
+
+    #[test]
+    fn an_answer_is_supported_by_what_it_adds_to_the_question() {
+        let support = |texts: &[&str]| Support::of("How long is the return window?", "The return window is 45 days from delivery.", texts);
+        let held = support(&["You can send it back within 45 days of delivery."]);
+        assert_eq!((held.words, held.matched, held.numbers, held.numbers_matched), (3, 3, 1, 1));
+        let near = support(&["The return window is printed on the label."]);
+        assert_eq!((near.matched, near.numbers_matched, near.share()), (0, 0, 0.0));
+    }
 }

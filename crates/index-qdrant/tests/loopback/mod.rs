@@ -151,9 +151,12 @@ impl Points for Store {
         let request = request.into_inner();
         let shard = self.shard(&request.collection_name).await?;
         let ids: Vec<_> = request.ids.iter().map(convert::id).collect();
-        let records = shard.retrieve(&ids, Some(WithPayloadInterface::Bool(false)), Some(WithVector::Bool(false))).map_err(internal)?;
-        let result =
-            records.into_iter().map(|record| RetrievedPoint { id: Some(convert::wire_id(record.id)), ..RetrievedPoint::default() });
+        let records = shard.retrieve(&ids, Some(WithPayloadInterface::Bool(true)), Some(WithVector::Bool(false))).map_err(internal)?;
+        let result = records.into_iter().map(|record| RetrievedPoint {
+            id: Some(convert::wire_id(record.id)),
+            payload: convert::wire_payload(record.payload),
+            ..RetrievedPoint::default()
+        });
         Ok(Response::new(GetResponse { result: result.collect(), ..GetResponse::default() }))
     }
 
