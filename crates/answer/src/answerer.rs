@@ -135,6 +135,11 @@ impl Answerer {
         &self.retriever
     }
 
+    /// Name of the model.
+    pub fn model_id(&self) -> &str {
+        self.model.id()
+    }
+
     /// What the model will be sent for this question: the bytes that a training row for it must have.
     pub async fn prompt(&self, question: &Question) -> Result<RenderedPrompt, Error> {
         self.prepare(question, &mut Timings::default()).await
