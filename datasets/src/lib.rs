@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod build;
+mod duplicates;
 mod error;
 mod example;
 mod manifest;
@@ -15,6 +16,7 @@ pub mod split;
 pub mod teacher;
 
 pub use build::{AnswerStyle, BuildReport, BuildSettings, Builder, CitationStyle, Controls, Missed, Order, RowKind};
+pub use duplicates::{NEAR_DUPLICATE_SIMILARITY, near_duplicate_groups};
 pub use error::Error;
 pub use example::Example;
 pub use manifest::{

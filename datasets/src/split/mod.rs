@@ -3,7 +3,7 @@
 mod assign;
 
 use crate::manifest::{Counts, DatasetPaths, Entry, MANIFEST_FORMAT, Manifest, RowRecord, describe, read_entries};
-use crate::{Error, Row};
+use crate::{Error, Row, near_duplicate_groups};
 use assign::{Group, assign};
 use groundtone_prompt::Role;
 use serde::{Deserialize, Serialize};
@@ -182,22 +182,6 @@ fn key(row: &RowRecord, by: GroupBy) -> Key {
     Key { groups, stratum, question: row.question.clone() }
 }
 
-/// Questions that are equal but for case, blanks and punctuation get the same number.
-fn duplicate_groups(texts: &[&str]) -> Vec<usize> {
-    let mut known: HashMap<String, usize> = HashMap::new();
-    let plain = |text: &str| {
-        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-        words.map(str::to_lowercase).collect::<Vec<_>>().join(" ")
-    };
-    texts
-        .iter()
-        .map(|text| {
-            let next = known.len();
-            *known.entry(plain(text)).or_insert(next)
-        })
-        .collect()
-}
-
 /// The group of each row, and the groups in the order of their first rows.
 fn group(keys: &[Key]) -> (Vec<usize>, Vec<Group>) {
     let mut sets = Sets((0..keys.len()).collect());
@@ -209,8 +193,8 @@ fn group(keys: &[Key]) -> (Vec<usize>, Vec<Group>) {
         }
     };
     let questions: Vec<&str> = keys.iter().map(|key| key.question.as_str()).collect();
-    for (at, duplicate) in duplicate_groups(&questions).into_iter().enumerate() {
-        join(format!("duplicate {duplicate}"), at, &mut sets);
+    for (at, first) in near_duplicate_groups(&questions).into_iter().enumerate() {
+        sets.join(at, first);
     }
     for (at, key) in keys.iter().enumerate() {
         key.groups.iter().for_each(|name| join(name.clone(), at, &mut sets));

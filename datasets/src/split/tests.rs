@@ -1,6 +1,7 @@
 use super::*;
 use crate::build::{Controls, RowKind};
 use crate::manifest::{BuildRecord, FileRecord, SnippetRecord, SourceRecord};
+use crate::random::mix;
 use groundtone_prompt::{PromptContract, PromptMessage, TemplateVersion};
 use groundtone_types::{Collection, Span};
 use std::collections::HashSet;
@@ -33,13 +34,23 @@ fn record(at: u64, question: &str, document: &str, label: &str) -> RowRecord {
     }
 }
 
+/// A question of its own for each number.
+fn words(at: u64) -> String {
+    format!("{:x} {:x}?", mix(at), mix(at + 1000))
+}
+
 /// A dataset with 200 rows over 40 documents, two labels, and some questions that are asked twice.
 fn dataset(folder: &Path) -> PathBuf {
     let data = folder.join("all.jsonl");
     let paths = DatasetPaths::of(&data);
     let (mut rows, mut lines, mut counts) = (String::new(), String::new(), Counts::default());
     for at in 1..=200u64 {
-        let question = if at % 50 == 0 { "What is the PRICE".to_owned() } else { format!("Question {at}?") };
+        // Nearly the same words, four times; all others have nothing in common.
+        let question = if at % 50 == 0 {
+            format!("Could you please tell me what the PRICE of the Heron kettle is{}", "?".repeat(at as usize / 50))
+        } else {
+            words(at)
+        };
         let messages = vec![PromptMessage::new(Role::User, &question), PromptMessage::new(Role::Assistant, "x")];
         let entry = Entry::Row(Box::new(record(at, &question, &format!("d{}.md", at % 40), if at % 4 == 0 { "rare" } else { "usual" })));
         counts.add(&entry);
@@ -110,7 +121,7 @@ fn no_document_and_no_question_is_in_two_parts() {
             })
             .collect();
         let here: HashSet<String> = rows.iter().map(|row| row.documents[0].clone()).collect();
-        let asked: HashSet<String> = rows.iter().map(|row| row.question.to_lowercase()).collect();
+        let asked: HashSet<String> = rows.iter().map(|row| row.question.trim_end_matches('?').to_owned()).collect();
         assert!(documents.is_disjoint(&here) && questions.is_disjoint(&asked));
         documents.extend(here);
         questions.extend(asked);
@@ -140,10 +151,10 @@ fn the_same_seed_gives_the_same_parts() {
 fn a_changed_dataset_is_noticed_and_one_without_a_manifest_is_split_by_its_questions() {
     let folder = tempfile::tempdir().unwrap();
     let data = dataset(folder.path());
-    std::fs::write(&data, std::fs::read_to_string(&data).unwrap().replacen("Question 7?", "Question 8?", 1)).unwrap();
+    std::fs::write(&data, std::fs::read_to_string(&data).unwrap().replacen(&words(7), &words(8), 1)).unwrap();
     assert!(split(&settings(&data, "a")).unwrap_err().to_string().contains("is not the file that its manifest describes"));
     std::fs::remove_file(DatasetPaths::of(&data).manifest).unwrap();
     let report = split(&settings(&data, "a")).unwrap();
-    // Four rows ask for the price, and two for question 8.
+    // Four rows ask for the price, and two the eighth question.
     assert_eq!((report.rows, report.groups, report.largest_group, report.ungrouped), (200, 196, 4, 200));
 }
