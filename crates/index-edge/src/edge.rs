@@ -22,6 +22,8 @@ use uuid::Uuid;
 const UPSERT_BATCH: usize = 500;
 /// The index is optimized when so many points are in no HNSW graph; below that an exact scan is fast (measured: FINDINGS, 14 ms at 100,000).
 const UNINDEXED_POINTS: usize = 10_000;
+/// Hits that are asked for beyond the wanted number, so that equals at its end are told apart by their ids.
+const FUSED_TIES: usize = 16;
 
 /// How the engine may use the machine.
 #[derive(Debug, Clone, Copy)]
@@ -306,11 +308,15 @@ impl VectorIndex for EdgeIndex {
             return Ok(Vec::new());
         }
         let place = self.place(collection);
+        // Fused scores tie, two by two, and the engine orders equals by chance: the list is cut here, when it is sorted.
+        let limit = query.limit;
+        let query = Query { limit: limit + FUSED_TIES, ..query };
         let request = request(&place, query.clone(), payload::filter(tenant, &query.filter)?)?;
         self.read(collection, move |shard| {
             let found = shard.query(request).map_err(engine_failed(shard.path()))?;
             let mut hits = found.into_iter().map(|point| payload::snippet(&place, point)).collect::<Result<Vec<_>, _>>()?;
             sort_hits(&mut hits);
+            hits.truncate(limit);
             Ok(hits)
         })
         .await

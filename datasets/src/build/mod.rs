@@ -160,8 +160,16 @@ impl Builder {
         };
         let dropped = |reason: String| (Entry::Dropped { line, example: example.id.clone(), reason }, None);
         let wanted = settings.controls.kind(settings.seed, place);
+        // Its author says that nothing holds the answer: it shows what serving would, and stays as it is.
+        let abstains = example.answer.starts_with(self.answerer.assistant().contract.abstain.trim());
+        let wanted = if abstains { RowKind::NoAnswer } else { wanted };
         let rng = SplitMix64::new(settings.seed, place);
-        match self.row(&settings.controls, &example, wanted, rng).await {
+        let row = if abstains {
+            self.abstaining_row(&settings.controls, &example).await
+        } else {
+            self.row(&settings.controls, &example, wanted, rng).await
+        };
+        match row {
             Ok(Ok((mut record, row))) => {
                 record.line = line;
                 Ok((Entry::Row(Box::new(record)), Some(row)))
@@ -206,12 +214,7 @@ impl Builder {
             }
         }
         if kind == RowKind::Served {
-            snippets = match controls.snippets {
-                Some(count) => {
-                    self.retrieve(&self.served.with_settings(Settings { top_k: count, ..self.served.settings() }), example).await?
-                }
-                None => self.retrieve(&self.served, example).await?,
-            };
+            snippets = self.retrieve(&self.serving(controls), example).await?;
             oracles = ground::oracles(example, &snippets);
             if oracles.is_empty() {
                 match controls.missed {
@@ -238,6 +241,21 @@ impl Builder {
         let documents = self.document_hashes(&rendered.sources).await?;
         let plan = Plan { kind, changed, oracles };
         Ok(Ok(self.finish(controls, example, plan, rendered.messages, rendered.sources.into_iter().zip(documents).collect())))
+    }
+
+    /// The row of an example that abstains itself: what serving would show, and its own words.
+    async fn abstaining_row(&self, controls: &Controls, example: &Example) -> Result<Result<(RowRecord, Row), String>, Error> {
+        let snippets = self.retrieve(&self.serving(controls), example).await?;
+        let rendered = self.render(&self.question(example), snippets, &[])?;
+        let documents = self.document_hashes(&rendered.sources).await?;
+        let plan = Plan { kind: RowKind::NoAnswer, changed: None, oracles: Vec::new() };
+        Ok(Ok(self.finish(controls, example, plan, rendered.messages, rendered.sources.into_iter().zip(documents).collect())))
+    }
+
+    /// Search as serving does it, with as many snippets as the controls say.
+    fn serving(&self, controls: &Controls) -> Retriever {
+        let settings = self.served.settings();
+        self.served.with_settings(Settings { top_k: controls.snippets.unwrap_or(settings.top_k), ..settings })
     }
 
     /// What is left of the pool for an abstaining row of an example whose answer serving does not find; `None` where something may hold it.
@@ -332,8 +350,10 @@ impl Builder {
         let number = |oracle: &Oracle| sources.iter().position(|source| source.id == oracle.snippet.id).map(|at| at + 1);
         let oracle: Vec<usize> = plan.oracles.iter().filter_map(number).collect();
         let fallback = plan.oracles.iter().filter(|oracle| oracle.shown).find_map(number);
+        let abstain = self.answerer.assistant().contract.abstain.trim();
         let answer = match plan.kind {
-            RowKind::NoAnswer => self.answerer.assistant().contract.abstain.trim().to_owned(),
+            RowKind::NoAnswer if example.answer.starts_with(abstain) => example.answer.clone(),
+            RowKind::NoAnswer => abstain.to_owned(),
             _ if controls.citations == CitationStyle::Keep => example.answer.clone(),
             RowKind::Plain | RowKind::Distractors => strip_citations(&example.answer),
             RowKind::Served | RowKind::Oracle => cited_answer(controls, example, &sources, fallback),

@@ -42,6 +42,7 @@ fn examples() -> String {
         .collect();
     lines.push("{\"question\": \"How long can I send an order back?\", \"answer\": \"45 days from delivery.\"}".into());
     lines.push("{nonsense".into());
+    lines.push("{\"question\": \"Will you open in Paris?\", \"answer\": \"I don't know. Ring us on 45 45.\"}".into());
     lines.push("{\"question\": \"Who are you?\", \"answer\": \"A friend of coffee.\"}".into());
     lines.push(format!("{{\"question\": \"{}\", \"answer\": \"Short.\"}}", "word ".repeat(5000)));
     lines.join("\n") + "\n"
@@ -133,8 +134,8 @@ async fn a_served_row_without_its_answer_is_byte_for_byte_what_serving_sends() {
     let (report, rows, records) = shop.build("train.jsonl", Controls::default()).await;
     // Records in and lines of the rows file add up; the question that does not fit is named.
     let counts = &report.counts;
-    assert_eq!((counts.rows, counts.dropped, counts.rejected, counts.with_oracle, counts.missed), (12, 1, 1, 11, 1), "{counts:?}");
-    assert!(report.problems.iter().any(|problem| matches!(problem, Entry::Dropped { line: 14, .. })), "{:?}", report.problems);
+    assert_eq!((counts.rows, counts.dropped, counts.rejected, counts.with_oracle, counts.missed), (13, 1, 1, 11, 1), "{counts:?}");
+    assert!(report.problems.iter().any(|problem| matches!(problem, Entry::Dropped { line: 15, .. })), "{:?}", report.problems);
     for (mut row, record) in rows.into_iter().zip(records) {
         row.messages.pop();
         let messages = vec![PromptMessage::new(Role::User, &record.question)];
@@ -166,7 +167,7 @@ async fn every_kind_of_row_shows_what_its_name_says() {
                 assert!(!record.cited.is_empty() && (record.cited == record.oracle || record.documents.is_empty()), "{answer}");
             }
             RowKind::NoAnswer => {
-                assert!(answer == ABSTAIN && shows != Some(true) && !record.snippets.is_empty() && record.oracle.is_empty())
+                assert!(answer.starts_with(ABSTAIN) && shows != Some(true) && !record.snippets.is_empty() && record.oracle.is_empty())
             }
             RowKind::Distractors => assert!(answer != ABSTAIN && shows != Some(true) && record.cited.is_empty(), "{record:?}"),
             RowKind::Plain => assert!(prompt == &record.question && row.messages.len() == 3 && record.snippets.is_empty()),
@@ -179,6 +180,10 @@ async fn every_kind_of_row_shows_what_its_name_says() {
     for kind in ["oracle", "no_answer", "distractors", "plain"] {
         assert!(report.counts.kinds.contains_key(kind), "{:?}", report.counts.kinds);
     }
+    // An example that abstains itself keeps its words, and is none of the others.
+    let paris = records.iter().position(|record| record.question.contains("Paris")).unwrap();
+    assert_eq!((records[paris].kind, records[paris].cited.len()), (RowKind::NoAnswer, 0));
+    assert!(rows[paris].messages.last().unwrap().content.ends_with("Ring us on 45 45."));
     // The returns fact stands in two documents: a row without it shows neither.
     let only = Controls { no_answer_share: 1.0, ..Controls::default() };
     let (_, rows, records) = shop.build("none.jsonl", only).await;
@@ -193,10 +198,10 @@ async fn served_rows_that_miss_the_answer_stay_abstain_or_go() {
     let missed = |missed| Controls { missed, ..Controls::default() };
     let (kept, ..) = shop.build("keep.jsonl", missed(Missed::Keep)).await;
     let (gone, ..) = shop.build("drop.jsonl", missed(Missed::Drop)).await;
-    assert_eq!((kept.counts.rows, kept.counts.missed, gone.counts.rows, gone.counts.missed, gone.counts.dropped), (12, 1, 11, 0, 2));
+    assert_eq!((kept.counts.rows, kept.counts.missed, gone.counts.rows, gone.counts.missed, gone.counts.dropped), (13, 1, 12, 0, 2));
     let (abstained, ..) = shop.build("abstain.jsonl", missed(Missed::Abstain)).await;
     assert_eq!(abstained.counts.missed, 0);
-    assert_eq!(abstained.counts.rows + abstained.counts.dropped + abstained.counts.rejected, 14);
+    assert_eq!(abstained.counts.rows + abstained.counts.dropped + abstained.counts.rejected, 15);
 }
 
 #[tokio::test]
@@ -260,7 +265,7 @@ async fn a_build_that_is_cut_off_anywhere_ends_with_the_same_bytes() {
     std::fs::remove_file(folder.join("out.manifest.json")).unwrap();
     std::fs::write(folder.join("out.build.json"), &state).unwrap();
     let report = shop.builder.run(&shop.settings("out.jsonl", controls.clone()), &|_, _| {}).await.unwrap();
-    assert!(report.resumed == 14 && bytes(folder, "out.jsonl") == whole);
+    assert!(report.resumed == 15 && bytes(folder, "out.jsonl") == whole);
     // Finished is finished, and a build with another seed does not go on with this one.
     let again = shop.builder.run(&shop.settings("out.jsonl", controls.clone()), &|_, _| {}).await.unwrap_err();
     assert!(matches!(again, Error::Exists { .. }), "{again}");

@@ -22,8 +22,8 @@ use std::time::Duration;
 const TEMPLATE: &str = include_str!("../../templates/teacher.v1.txt");
 /// Chunks with fewer words are not asked about.
 const LEAST_WORDS: usize = 8;
-/// Most tokens of a reply.
-const REPLY_TOKENS: usize = 600;
+/// Most tokens of a reply, for each question that is asked for.
+const REPLY_TOKENS: usize = 120;
 /// Tries of one chunk where the teacher is busy or away.
 const ATTEMPTS: u32 = 4;
 /// Documents in one page of the ledger.
@@ -199,7 +199,7 @@ impl Teacher {
             .replace("{{count}}", &settings.questions.to_string())
             .replace("{{breadcrumb}}", &chunk.breadcrumb())
             .replace("{{text}}", chunk.shown_text().trim());
-        let most = REPLY_TOKENS.min(self.model.context_tokens() / 3);
+        let most = (REPLY_TOKENS * settings.questions).min(self.model.context_tokens() / 3);
         let request = ChatRequest {
             messages: vec![PromptMessage::new(Role::System, settings.system.trim()), PromptMessage::new(Role::User, task)],
             sampling: Sampling {
