@@ -191,56 +191,69 @@ impl Builder {
         controls: &Controls,
         example: &Example,
         wanted: RowKind,
-        rng: SplitMix64,
+        mut rng: SplitMix64,
     ) -> Result<Result<(RowRecord, Row), String>, Error> {
-        let question = self.question(example);
-        let count = controls.snippets.unwrap_or(self.served.settings().top_k);
-        let (mut kind, mut changed) = (wanted, None);
         if wanted == RowKind::Plain {
             let messages = self.answerer.assistant().contract.render_plain(&example.history, &example.question);
-            return Ok(Ok(self.finish(controls, example, Plan { kind, changed, oracles: Vec::new() }, messages, Vec::new())));
+            let plan = Plan { kind: wanted, changed: None, oracles: Vec::new() };
+            return Ok(Ok(self.finish(controls, example, plan, messages, Vec::new())));
         }
-        let (mut oracles, mut snippets) = (Vec::new(), Vec::new());
-        if wanted != RowKind::Served {
-            let pool = self.retrieve(&self.wide, example).await?;
-            oracles = self.find_oracles(example, &pool).await?;
-            let misses = ground::near_misses(example, &pool, &oracles, count);
-            match ground::possible(wanted, &oracles, misses.len()) {
-                Ok(()) if wanted == RowKind::Oracle => snippets = ground::with_oracles(&pool, &oracles, count),
-                Ok(()) => snippets = misses,
-                Err(reason) => {
-                    (kind, changed) = (RowKind::Served, Some(format!("{}: {reason}", wanted.as_str())));
-                }
-            }
-        }
-        if kind == RowKind::Served {
-            snippets = self.retrieve(&self.serving(controls), example).await?;
-            oracles = ground::oracles(example, &snippets);
-            if oracles.is_empty() {
-                match controls.missed {
-                    Missed::Keep => {}
-                    Missed::Drop => return Ok(Err("retrieval does not find its answer".to_owned())),
-                    Missed::Abstain => match self.abstaining(example, count).await? {
-                        Some(misses) => {
-                            snippets = misses;
-                            (kind, changed) = (RowKind::NoAnswer, Some("served: retrieval does not find its answer".to_owned()));
-                        }
-                        None => return Ok(Err("retrieval does not find its answer, and its snippets may hold it all the same".to_owned())),
-                    },
-                }
-            }
-        }
+        let (plan, mut snippets) = match self.ground(controls, example, wanted).await? {
+            Ok(grounded) => grounded,
+            Err(reason) => return Ok(Err(reason)),
+        };
         if controls.order == Order::Shuffled {
-            let mut rng = rng;
             rng.shuffle(&mut snippets);
         }
-        let rendered = self.render(&question, snippets, if kind == RowKind::Oracle { &oracles } else { &[] })?;
-        if kind == RowKind::Oracle && !rendered.sources.iter().any(|source| oracles.iter().any(|oracle| oracle.snippet.id == source.id)) {
+        let needed = if plan.kind == RowKind::Oracle { &plan.oracles[..] } else { &[] };
+        let rendered = self.render(&self.question(example), snippets, needed)?;
+        let shows = |oracle: &Oracle| rendered.sources.iter().any(|source| source.id == oracle.snippet.id);
+        if plan.kind == RowKind::Oracle && !plan.oracles.iter().any(shows) {
             return Ok(Err("the chunk that holds its answer does not fit into the prompt".to_owned()));
         }
         let documents = self.document_hashes(&rendered.sources).await?;
-        let plan = Plan { kind, changed, oracles };
         Ok(Ok(self.finish(controls, example, plan, rendered.messages, rendered.sources.into_iter().zip(documents).collect())))
+    }
+
+    /// What a row with sources can be, and its snippets; or why there is none.
+    async fn ground(&self, controls: &Controls, example: &Example, wanted: RowKind) -> Result<Result<Grounded, String>, Error> {
+        if wanted == RowKind::Served {
+            return self.ground_served(controls, example, None).await;
+        }
+        let count = self.serving(controls).settings().top_k;
+        let pool = self.retrieve(&self.wide, example).await?;
+        let oracles = self.find_oracles(example, &pool).await?;
+        let misses = ground::near_misses(example, &pool, &oracles, count);
+        if let Err(reason) = ground::possible(wanted, &oracles, misses.len()) {
+            return self.ground_served(controls, example, Some(format!("{}: {reason}", wanted.as_str()))).await;
+        }
+        let snippets = if wanted == RowKind::Oracle { ground::with_oracles(&pool, &oracles, count) } else { misses };
+        Ok(Ok((Plan { kind: wanted, changed: None, oracles }, snippets)))
+    }
+
+    /// What serving shows; where that does not hold the answer, what the controls want then.
+    async fn ground_served(
+        &self,
+        controls: &Controls,
+        example: &Example,
+        changed: Option<String>,
+    ) -> Result<Result<Grounded, String>, Error> {
+        let serving = self.serving(controls);
+        let snippets = self.retrieve(&serving, example).await?;
+        let oracles = ground::oracles(example, &snippets);
+        if !oracles.is_empty() || controls.missed == Missed::Keep {
+            return Ok(Ok((Plan { kind: RowKind::Served, changed, oracles }, snippets)));
+        }
+        if controls.missed == Missed::Drop {
+            return Ok(Err("retrieval does not find its answer".to_owned()));
+        }
+        Ok(match self.abstaining(example, serving.settings().top_k).await? {
+            None => Err("retrieval does not find its answer, and its snippets may hold it all the same".to_owned()),
+            Some(misses) => {
+                let changed = Some("served: retrieval does not find its answer".to_owned());
+                Ok((Plan { kind: RowKind::NoAnswer, changed, oracles }, misses))
+            }
+        })
     }
 
     /// The row of an example that abstains itself: what serving would show, and its own words.
@@ -406,6 +419,9 @@ struct Plan {
     changed: Option<String>,
     oracles: Vec<Oracle>,
 }
+
+/// What a row turned out to be, and its snippets.
+type Grounded = (Plan, Vec<Snippet>);
 
 /// The answer with its markers, behind its quotes where they are wanted.
 fn cited_answer(controls: &Controls, example: &Example, sources: &[Snippet], fallback: Option<usize>) -> String {

@@ -167,7 +167,7 @@ async fn every_kind_of_row_shows_what_its_name_says() {
                 assert!(!record.cited.is_empty() && (record.cited == record.oracle || record.documents.is_empty()), "{answer}");
             }
             RowKind::NoAnswer => {
-                assert!(answer.starts_with(ABSTAIN) && shows != Some(true) && !record.snippets.is_empty() && record.oracle.is_empty())
+                assert!(answer.starts_with(ABSTAIN) && shows != Some(true) && !record.snippets.is_empty() && record.oracle.is_empty());
             }
             RowKind::Distractors => assert!(answer != ABSTAIN && shows != Some(true) && record.cited.is_empty(), "{record:?}"),
             RowKind::Plain => assert!(prompt == &record.question && row.messages.len() == 3 && record.snippets.is_empty()),
