@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_number_is_one_word_however_it_is_written() {
         let plain: Vec<String> = words("$44.00 is 44, 1,000 is 1000, 4.90 is 4.9, and 10.000 or 4,90 or 3.x or 16oz").collect();
-        assert_eq!(plain, ["44", "44", "1000", "1000", "4.9", "4.9", "10", "4,90", "3", "x", "16oz"].map(str::to_owned));
+        assert_eq!(plain, ["44", "44", "1000", "1000", "4.9", "4.9", "10", "4,90", "3", "16oz"].map(str::to_owned));
     }
 
     #[test]
