@@ -6,7 +6,7 @@ mod output;
 mod ranking;
 
 use clap::{Parser, Subcommand};
-use commands::{ask, demo, eval, extract, extract_worker, fsck, generations, ingest, models, runs, search, serve};
+use commands::{ask, dataset, demo, eval, extract, extract_worker, fsck, generations, ingest, models, runs, search, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -62,6 +62,8 @@ enum Command {
     Eval(eval::Args),
     /// Compare the catalog with the index, and repair what differs
     Fsck(fsck::Args),
+    /// Training data: build rows out of examples, and everything that is done with them
+    Dataset(dataset::Args),
     /// Model files: pull them, or list them
     Models(models::Args),
     /// Print every setting with its default and its documentation
@@ -115,6 +117,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Generations(args) => generations::run(&global, args).await,
         Command::Eval(args) => eval::run(&global, args).await,
         Command::Fsck(args) => fsck::run(&global, args).await,
+        Command::Dataset(args) => dataset::run(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
         Command::Runs(args) => runs::run(&global, args).await,
         Command::Config => output::line(groundtone_config::DEFAULTS.trim_end()),

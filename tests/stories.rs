@@ -13,6 +13,7 @@
 mod stories {
     pub mod architecture;
     pub mod bad_input;
+    pub mod datasets;
     pub mod docs;
     pub mod first_answer;
     pub mod formats;

@@ -25,7 +25,7 @@ use groundtone_local::{LocalEmbedder, ModelStore, available_threads};
 use groundtone_prompt::{CountTokens, OpenAiTokens};
 use groundtone_provider::{Batcher, CallLimits, EmbedFor, Embedder, Endpoint, OpenAiEmbeddings, Pace};
 use groundtone_testkit::{EmbedRules, ScriptedServer};
-use groundtone_types::{Collection, Snippet, Tenant};
+use groundtone_types::{Chunk, Collection, Snippet, Tenant};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -63,6 +63,9 @@ impl VectorIndex for NullIndex {
         Ok(vec![None; ids.len()])
     }
     async fn missing(&self, _: &Tenant, _: &Collection, _: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+        Ok(Vec::new())
+    }
+    async fn chunks(&self, _: &Tenant, _: &Collection, _: &[Uuid]) -> Result<Vec<Chunk>, Error> {
         Ok(Vec::new())
     }
     async fn count(&self, _: &Tenant, _: &Collection, _: &Filter) -> Result<usize, Error> {

@@ -1,6 +1,7 @@
 //! One module for each subcommand.
 
 pub(crate) mod ask;
+pub(crate) mod dataset;
 pub(crate) mod demo;
 pub(crate) mod eval;
 pub(crate) mod extract;

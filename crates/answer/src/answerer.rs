@@ -152,9 +152,24 @@ impl Answerer {
         &self.retriever
     }
 
+    /// Name of the model.
+    pub fn model_id(&self) -> &str {
+        self.model.id()
+    }
+
     /// What the model will be sent for this question: the bytes that a training row for it must have.
     pub async fn prompt(&self, question: &Question) -> Result<RenderedPrompt, Error> {
         self.prepare(question, &mut Timings::default()).await
+    }
+
+    /// The prompt for this question with `snippets` in place of what retrieval finds, best first: the same contract, tokenizer and budget as for an answer.
+    pub fn render(&self, question: &Question, snippets: &[Snippet]) -> Result<RenderedPrompt, Error> {
+        let (asked, history) = split(question)?;
+        let input = PromptInput { history, question: asked, snippets };
+        let tokens = self.model.tokens();
+        let taken = self.reply_reserve(&question.sampling) + question.extras.prompt_tokens(&*tokens);
+        let budget = self.model.context_tokens().saturating_sub(taken);
+        Ok(self.assistant.contract.render(&input, budget, &*tokens)?)
     }
 
     /// Answers and waits for the end.
@@ -213,12 +228,7 @@ impl Answerer {
     }
 
     async fn prepare(&self, question: &Question, timings: &mut Timings) -> Result<RenderedPrompt, Error> {
-        let (asked, history) = match question.messages.split_last() {
-            Some((last, history)) if last.role == Role::User && !last.content.trim().is_empty() => (last.content.as_str(), history),
-            Some((last, _)) if last.role == Role::User => return Err(Error::Conversation("the last message is empty")),
-            Some(_) => return Err(Error::Conversation("the last message must be the user's")),
-            None => return Err(Error::Conversation("there are no messages")),
-        };
+        let (asked, _) = split(question)?;
         let began = Instant::now();
         let span = info_span!("answer.retrieve", snippets = field::Empty);
         let snippets = self.retrieve(question, asked).instrument(span.clone()).await?;
@@ -226,11 +236,7 @@ impl Answerer {
         timings.retrieve_ms = milliseconds(began);
         let began = Instant::now();
         let span = info_span!("answer.render", prompt_tokens = field::Empty);
-        let input = PromptInput { history, question: asked, snippets: &snippets };
-        let tokens = self.model.tokens();
-        let taken = self.reply_reserve(&question.sampling) + question.extras.prompt_tokens(&*tokens);
-        let budget = self.model.context_tokens().saturating_sub(taken);
-        let prompt = span.in_scope(|| self.assistant.contract.render(&input, budget, &*tokens))?;
+        let prompt = span.in_scope(|| self.render(question, &snippets))?;
         span.record("prompt_tokens", prompt.prompt_tokens);
         timings.render_ms = milliseconds(began);
         Ok(prompt)
@@ -261,6 +267,16 @@ impl Answerer {
     fn room(&self, prompt: &RenderedPrompt, extras: &ChatExtras) -> usize {
         let taken = prompt.prompt_tokens + extras.prompt_tokens(&*self.model.tokens());
         self.model.context_tokens().saturating_sub(taken).max(1)
+    }
+}
+
+/// The question itself, and the conversation before it.
+fn split(question: &Question) -> Result<(&str, &[PromptMessage]), Error> {
+    match question.messages.split_last() {
+        Some((last, history)) if last.role == Role::User && !last.content.trim().is_empty() => Ok((last.content.as_str(), history)),
+        Some((last, _)) if last.role == Role::User => Err(Error::Conversation("the last message is empty")),
+        Some(_) => Err(Error::Conversation("the last message must be the user's")),
+        None => Err(Error::Conversation("there are no messages")),
     }
 }
 

@@ -3,7 +3,7 @@ use async_trait::async_trait;
 use groundtone_index::{
     BM25, CollectionSpec, DENSE, Error, Filter, IdPage, Point, Query, Search, VectorIndex, field, sort_hits, stored_id,
 };
-use groundtone_types::{Collection, Snippet, Tenant};
+use groundtone_types::{Chunk, Collection, Snippet, Tenant};
 use qdrant_edge::{
     CountRequest, CreateIndex, Distance, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams, FieldIndexOperations,
     HnswIndexConfig, KeywordIndexParams, Modifier, NamedQuery, OperationError, PayloadFieldSchema, PayloadSchemaParams, PointId,
@@ -22,6 +22,8 @@ use uuid::Uuid;
 const UPSERT_BATCH: usize = 500;
 /// The index is optimized when so many points are in no HNSW graph; below that an exact scan is fast (measured: FINDINGS, 14 ms at 100,000).
 const UNINDEXED_POINTS: usize = 10_000;
+/// Hits that are asked for beyond the wanted number, so that equals at its end are told apart by their ids.
+const EQUAL_SCORES: usize = 16;
 
 /// How the engine may use the machine.
 #[derive(Debug, Clone, Copy)]
@@ -291,11 +293,15 @@ impl VectorIndex for EdgeIndex {
             return Ok(Vec::new());
         }
         let place = self.place(collection);
+        // The engine orders equal scores by chance: the list is cut here, when it is sorted.
+        let limit = query.limit;
+        let query = Query { limit: limit + EQUAL_SCORES, ..query };
         let request = request(&place, query.clone(), payload::filter(tenant, &query.filter)?)?;
         self.read(collection, move |shard| {
             let found = shard.query(request).map_err(engine_failed(shard.path()))?;
             let mut hits = found.into_iter().map(|point| payload::snippet(&place, point)).collect::<Result<Vec<_>, _>>()?;
             sort_hits(&mut hits);
+            hits.truncate(limit);
             Ok(hits)
         })
         .await
@@ -350,6 +356,20 @@ impl VectorIndex for EdgeIndex {
             let found: HashMap<PointId, Vec<f32>> =
                 found.into_iter().filter_map(|record| Some((record.id, payload::dense(record.vector?)?))).collect();
             Ok(wanted.iter().map(|id| found.get(id).cloned()).collect())
+        })
+        .await
+    }
+
+    async fn chunks(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Chunk>, Error> {
+        let wanted: Vec<PointId> = ids.iter().map(|id| PointId::Uuid(stored_id(tenant, *id))).collect();
+        let place = self.place(collection);
+        self.read(collection, move |shard| {
+            let found = shard.retrieve(&wanted, Some(WithPayloadInterface::Bool(true)), Some(WithVector::Bool(false)));
+            let found = found.map_err(engine_failed(shard.path()))?.into_iter();
+            let mut chunks = found
+                .map(|record| payload::chunk(&place, record.payload).map(|chunk| (record.id, chunk)))
+                .collect::<Result<HashMap<PointId, Chunk>, _>>()?;
+            Ok(wanted.iter().filter_map(|id| chunks.remove(id)).collect())
         })
         .await
     }

@@ -1,7 +1,7 @@
 //! Points and filters as Qdrant Edge has them.
 
 use groundtone_index::{BM25, DENSE, Error, Filter, Point, Test, field, stored_id};
-use groundtone_types::{MetadataValue, Snippet, Tenant};
+use groundtone_types::{Chunk, MetadataValue, Snippet, Tenant};
 use qdrant_edge::external::ordered_float::OrderedFloat;
 use qdrant_edge::external::serde_json::{self, Value, json};
 use qdrant_edge::{
@@ -98,10 +98,13 @@ pub(crate) fn given_id(place: &str, payload: Option<&qdrant_edge::Payload>) -> R
     text.and_then(|text| text.parse().ok()).ok_or_else(broken)
 }
 
+pub(crate) fn chunk(place: &str, payload: Option<qdrant_edge::Payload>) -> Result<Chunk, Error> {
+    let chunk = payload.and_then(|mut payload| payload.0.remove(field::CHUNK)).unwrap_or(Value::Null);
+    serde_json::from_value(chunk)
+        .map_err(|error| Error::Failed { place: place.to_owned(), reason: format!("a point without its chunk: {error}") })
+}
+
 pub(crate) fn snippet(place: &str, point: ScoredPoint) -> Result<Snippet, Error> {
     let id = given_id(place, point.payload.as_ref())?;
-    let chunk = point.payload.and_then(|mut payload| payload.0.remove(field::CHUNK)).unwrap_or(Value::Null);
-    let chunk =
-        serde_json::from_value(chunk).map_err(|error| Error::Failed { place: place.to_owned(), reason: format!("point {id}: {error}") })?;
-    Ok(Snippet { id, chunk, score: point.score })
+    Ok(Snippet { id, chunk: chunk(place, point.payload)?, score: point.score })
 }

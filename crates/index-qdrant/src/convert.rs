@@ -1,7 +1,7 @@
 //! Points, filters and queries as the wire has them.
 
 use groundtone_index::{BM25, DENSE, Error, Filter, Point, Query, Search, Test, field, stored_id};
-use groundtone_types::{Collection, MetadataValue, Snippet, Tenant};
+use groundtone_types::{Chunk, Collection, MetadataValue, Snippet, Tenant};
 use qdrant_client::Payload;
 use qdrant_client::qdrant::{
     Condition, DatetimeRange, Filter as WireFilter, NamedVectors, PointId, PointStruct, Query as WireQuery, QueryPoints,
@@ -82,12 +82,15 @@ pub(crate) fn given_id(place: &str, payload: &HashMap<String, Value>) -> Result<
     payload.get(field::POINT).and_then(Value::as_str).and_then(|text| text.parse().ok()).ok_or_else(broken)
 }
 
+pub(crate) fn chunk(place: &str, payload: &mut HashMap<String, Value>) -> Result<Chunk, Error> {
+    let chunk = payload.remove(field::CHUNK).map_or(serde_json::Value::Null, Value::into_json);
+    serde_json::from_value(chunk)
+        .map_err(|error| Error::Failed { place: place.to_owned(), reason: format!("a point without its chunk: {error}") })
+}
+
 pub(crate) fn snippet(place: &str, mut point: ScoredPoint) -> Result<Snippet, Error> {
     let id = given_id(place, &point.payload)?;
-    let chunk = point.payload.remove(field::CHUNK).map_or(serde_json::Value::Null, Value::into_json);
-    let chunk =
-        serde_json::from_value(chunk).map_err(|error| Error::Failed { place: place.to_owned(), reason: format!("point {id}: {error}") })?;
-    Ok(Snippet { id, chunk, score: point.score })
+    Ok(Snippet { id, chunk: chunk(place, &mut point.payload)?, score: point.score })
 }
 
 /// The dense vector of a point.

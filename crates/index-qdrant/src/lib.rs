@@ -7,11 +7,11 @@
 mod convert;
 
 use async_trait::async_trait;
-use convert::{dense, filter, given_id, point_id, point_struct, query_points, snippet, uuid_of};
+use convert::{chunk, dense, filter, given_id, point_id, point_struct, query_points, snippet, uuid_of};
 use groundtone_index::{
     BM25, CollectionSpec, DENSE, Error, Filter, IdPage, Point, Query, Search, VectorIndex, field, sort_hits, stored_id,
 };
-use groundtone_types::{Collection, Snippet, Tenant};
+use groundtone_types::{Chunk, Collection, Snippet, Tenant};
 use qdrant_client::qdrant::{
     CountPointsBuilder, CreateAliasBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder, Distance,
     FieldType, GetPointsBuilder, KeywordIndexParamsBuilder, Modifier, PointId, PointsIdsList, ScrollPointsBuilder,
@@ -254,6 +254,20 @@ impl VectorIndex for QdrantIndex {
         let found: HashMap<Uuid, Vec<f32>> =
             answer.result.into_iter().filter_map(|point| Some((uuid_of(point.id.as_ref()?)?, dense(point.vectors?)?))).collect();
         Ok(ids.iter().map(|id| found.get(&stored_id(tenant, *id)).cloned()).collect())
+    }
+
+    async fn chunks(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Chunk>, Error> {
+        let mut found = HashMap::new();
+        for part in ids.chunks(GET_BATCH) {
+            let wanted: Vec<PointId> = part.iter().map(|id| point_id(stored_id(tenant, *id))).collect();
+            let request = GetPointsBuilder::new(collection.as_str(), wanted).with_payload(true).with_vectors(false);
+            let answer = self.call(Some(collection), || self.client.get_points(request.clone())).await?;
+            for mut point in answer.result {
+                let id = given_id(&self.url, &point.payload)?;
+                found.insert(id, chunk(&self.url, &mut point.payload)?);
+            }
+        }
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
     }
 
     async fn count(&self, tenant: &Tenant, collection: &Collection, wanted: &Filter) -> Result<usize, Error> {

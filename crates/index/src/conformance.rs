@@ -120,6 +120,11 @@ impl Suite<'_> {
         self.upsert(&self.tenant, vec![point.clone()]).await?;
         let hits = self.query(&self.tenant, Search::Dense(lean(0, 1.0)), Filter::default(), 3).await?;
         expect("a chunk comes back as it was stored", hits.len() == 1 && hits[0].chunk == point.chunk && hits[0].id == point.id, &hits)?;
+        let unknown = Uuid::from_u128(7);
+        let chunks = self.index.chunks(&self.tenant, &self.name, &[unknown, point.id]).await.map_err(failed("chunks"))?;
+        expect("a chunk is found by its id, and an unknown id is left out", chunks == [point.chunk.clone()], &chunks)?;
+        let chunks = self.index.chunks(&self.other, &self.name, &[point.id]).await.map_err(failed("chunks"))?;
+        expect("another tenant's chunk is not found by its id", chunks.is_empty(), &chunks)?;
         expect("the same direction has cosine 1", (hits[0].score - 1.0).abs() < 1e-4, &hits[0].score)?;
         let hits = self.query(&self.tenant, Search::Sparse(self.sparse.query("nothing of it")), Filter::default(), 3).await?;
         expect("words that are nowhere find nothing", hits.is_empty(), &hits)?;

@@ -146,6 +146,8 @@ pub trait VectorIndex: Send + Sync {
     async fn missing(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Uuid>, Error>;
     /// The dense vectors of these ids, in their order; `None` where an id is not stored. Only their direction counts: an engine may have scaled them.
     async fn vectors(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Option<Vec<f32>>>, Error>;
+    /// The stored chunks of these ids, in their order; ids that are not stored are left out.
+    async fn chunks(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Chunk>, Error>;
     /// How many points the filter admits, exactly.
     async fn count(&self, tenant: &Tenant, collection: &Collection, filter: &Filter) -> Result<usize, Error>;
     /// Lets `alias` stand for `target` from now on, in every call. A call sees the old target or the new one, never a mixture.

@@ -1,6 +1,6 @@
 use crate::{CollectionSpec, Error, Filter, IdPage, Point, Query, Search, SparseEmbedder, SparseVector, VectorIndex};
 use async_trait::async_trait;
-use groundtone_types::{Collection, ContentHash, Snippet, Tenant};
+use groundtone_types::{Chunk, Collection, ContentHash, Snippet, Tenant};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock};
 use uuid::Uuid;
@@ -173,6 +173,12 @@ impl VectorIndex for MemoryIndex {
     async fn vectors(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Option<Vec<f32>>>, Error> {
         self.read(collection, |stored| {
             Ok(ids.iter().map(|id| stored.points.get(&(tenant.clone(), *id)).map(|point| point.dense.clone())).collect())
+        })
+    }
+
+    async fn chunks(&self, tenant: &Tenant, collection: &Collection, ids: &[Uuid]) -> Result<Vec<Chunk>, Error> {
+        self.read(collection, |stored| {
+            Ok(ids.iter().filter_map(|id| stored.points.get(&(tenant.clone(), *id))).map(|point| point.chunk.clone()).collect())
         })
     }
 

@@ -47,6 +47,19 @@ pub(crate) fn group_at(text: &str, ended: bool) -> GroupAt {
     }
 }
 
+/// All markers of a text, in its bytes.
+pub(crate) fn markers_in(text: &str) -> Vec<Marker> {
+    let (mut found, mut from) = (Vec::new(), 0);
+    while let Some(at) = text[from..].find('[').map(|at| at + from) {
+        from = at + 1;
+        if let GroupAt::Group(length, markers) = group_at(&text[at..], true) {
+            found.extend(markers.into_iter().map(|marker| Marker { start: marker.start + at, end: marker.end + at, ..marker }));
+            from = at + length;
+        }
+    }
+    found
+}
+
 enum One {
     Marker(usize, Vec<usize>),
     Begun,

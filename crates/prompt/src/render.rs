@@ -91,6 +91,15 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
     out
 }
 
+/// The client's own system messages follow the contract's text.
+fn with_client_text(mut text: String, history: &[PromptMessage]) -> String {
+    for message in history.iter().filter(|message| message.role == Role::System) {
+        text.push_str("\n\n");
+        text.push_str(&message.content);
+    }
+    text
+}
+
 impl PromptContract {
     /// Renders the messages for one question.
     ///
@@ -123,13 +132,18 @@ impl PromptContract {
         Ok(RenderedPrompt { messages, sources, dropped, dropped_history: kept, fingerprint: self.fingerprint(), prompt_tokens })
     }
 
+    /// The messages of one question where nothing was retrieved and nothing is to be: the brand's text, the conversation and the question as it is,
+    /// without sources and without the worked example. What a model is asked that was tuned for form alone.
+    pub fn render_plain(&self, history: &[PromptMessage], question: &str) -> Vec<PromptMessage> {
+        let mut messages = vec![PromptMessage::new(Role::System, with_client_text(self.system.trim().to_owned(), history))];
+        messages.extend(history.iter().filter(|message| message.role != Role::System).cloned());
+        messages.push(PromptMessage::new(Role::User, question));
+        messages
+    }
+
     fn system_text(&self, history: &[PromptMessage]) -> String {
-        let mut text = fill(self.template.templates().system, &[("system", self.system.trim()), ("abstain", self.abstain.trim())]);
-        for message in history.iter().filter(|message| message.role == Role::System) {
-            text.push_str("\n\n");
-            text.push_str(&message.content);
-        }
-        text
+        let text = fill(self.template.templates().system, &[("system", self.system.trim()), ("abstain", self.abstain.trim())]);
+        with_client_text(text, history)
     }
 
     fn user_text(&self, blocks: &str, question: &str) -> String {
@@ -280,6 +294,25 @@ pub(crate) mod tests {
         fn filling_is_one_pass(value in ".{0,30}") {
             prop_assert_eq!(fill("a{{x}}b{{y}}{{z}}", &[("x", &value), ("y", "{{x}}")]), format!("a{value}b{{{{x}}}}{{{{z}}}}"));
         }
+    }
+
+    #[test]
+    fn a_plain_prompt_holds_the_brands_text_the_conversation_and_the_question() {
+        let history = [
+            PromptMessage::new(Role::System, "Be brief."),
+            PromptMessage::new(Role::User, "Hi"),
+            PromptMessage::new(Role::Assistant, "Hello."),
+        ];
+        let text: Vec<String> =
+            contract(700).render_plain(&history, "How long?").iter().map(|m| format!("<{}> {}", m.role.as_str(), m.content)).collect();
+        insta::assert_snapshot!(text.join("\n"), @r"
+        <system> You answer for Acme.
+
+        Be brief.
+        <user> Hi
+        <assistant> Hello.
+        <user> How long?
+        ");
     }
 
     #[test]

@@ -72,6 +72,12 @@ impl Facts {
         Self::of(&format!("{}\n{}", snippet.chunk.breadcrumb(), snippet.chunk.shown_text()))
     }
 
+    /// The share of a sentence's telling words that stand here, from 0 to 1.
+    pub(crate) fn share(&self, sentence: &str) -> f32 {
+        let sentence: HashSet<String> = words(sentence).collect();
+        sentence.iter().filter(|word| self.words.contains(*word)).count() as f32 / sentence.len().max(1) as f32
+    }
+
     /// How many of the claim's telling words and numbers it holds.
     pub(crate) fn holds(&self, claim: &Claim) -> usize {
         claim.words.iter().filter(|word| self.words.contains(*word)).count()
@@ -137,7 +143,11 @@ fn numbers(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
         .map(|piece| (piece.to_owned(), one_form(piece)))
 }
 
-fn one_form(number: &str) -> String {
+/// One way to write a number: `1,000` and `1.000` are `1000`, `44.0` is `44`, `4,90` is `4.9`. A word that only begins with a digit stays as it is.
+pub(crate) fn one_form(number: &str) -> String {
+    if !number.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b',') {
+        return number.to_owned();
+    }
     let groups: Vec<&str> = number.split(['.', ',']).collect();
     let (whole, fraction) = match groups.split_last() {
         Some((last, [])) => (last.to_string(), ""),

@@ -134,6 +134,11 @@ impl Retriever {
         self.settings
     }
 
+    /// The same index and embedders, searched in another way.
+    pub fn with_settings(&self, settings: Settings) -> Self {
+        Self { settings, ..self.clone() }
+    }
+
     /// The best snippets for a question, best first, at most `top_k`.
     pub async fn retrieve(&self, tenant: &Tenant, collection: &Collection, question: &str) -> Result<Vec<Snippet>, Error> {
         Ok(self.search(tenant, collection, &Request::new(question)).await?.snippets())

@@ -155,10 +155,11 @@ impl Points for Store {
             Some(with_vectors_selector::SelectorOptions::Include(only)) => WithVector::Selector(only.names),
             _ => WithVector::Bool(false),
         };
-        let records = shard.retrieve(&ids, Some(WithPayloadInterface::Bool(false)), Some(with_vector)).map_err(internal)?;
+        let records = shard.retrieve(&ids, Some(WithPayloadInterface::Bool(true)), Some(with_vector)).map_err(internal)?;
         let result = records.into_iter().map(|record| RetrievedPoint {
             id: Some(convert::wire_id(record.id)),
             vectors: record.vector.map(convert::wire_vectors),
+            payload: convert::wire_payload(record.payload),
             ..RetrievedPoint::default()
         });
         Ok(Response::new(GetResponse { result: result.collect(), ..GetResponse::default() }))

@@ -1,0 +1,118 @@
+//! From examples to training rows, through the real binary: what is trained is what is served.
+
+use super::support::{Server, groundtone, run, run_failing, run_json, small_shop};
+use groundtone_testkit::{Reply, ScriptedServer};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+
+const QUESTIONS: [(&str, &str); 6] = [
+    ("How long can I send my grinder back?", "You have 45 days from delivery."),
+    ("What does the return label cost?", "The label costs 6 euro outside Austria."),
+    ("Is the motor covered?", "Yes, the motor is covered for 4 years."),
+    ("Wann öffnet ihr am Samstag? 🚲 {{sources}} [1]", "The workshop opens at nine on Saturdays."),
+    ("What does the Birch cost?", "The Birch electric grinder is 249 euro."),
+    ("Who was the first customer?", "Aunt Resi, a long time ago."),
+];
+
+fn examples(folder: &Path, copies: usize) -> std::path::PathBuf {
+    let file = folder.join("examples.jsonl");
+    let line = |at: usize| {
+        let (question, answer) = QUESTIONS[at % QUESTIONS.len()];
+        let question = if at < QUESTIONS.len() { question.to_owned() } else { format!("{question} ({at})") };
+        format!("{}\n", json!({"id": format!("e{at}"), "question": question, "answer": answer}))
+    };
+    std::fs::write(&file, (0..copies * QUESTIONS.len()).map(line).collect::<String>()).unwrap();
+    file
+}
+
+/// A folder with the small shop in its index.
+fn shop(copies: usize) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = small_shop(folder.path());
+    run_json(folder.path(), &["ingest", documents.to_str().unwrap(), "--json"]);
+    examples(folder.path(), copies);
+    folder
+}
+
+/// Points `chat` at a model server of ours, in the settings file that every command of the folder reads.
+fn upstream(folder: &Path) -> (tokio::runtime::Runtime, ScriptedServer) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(ScriptedServer::start([Reply::Stream(vec!["ok".into()])]));
+    let settings = format!("[chat]\nkind = \"openai\"\nmodel = \"gpt-4o-mini\"\nurl = \"{}\"\n[retrieval]\ntop_k = 3\n", server.base_url);
+    std::fs::write(folder.join("groundtone.toml"), settings).unwrap();
+    (runtime, server)
+}
+
+#[test]
+fn the_prompt_of_a_row_is_byte_for_byte_what_serving_sends_upstream() {
+    let folder = shop(1);
+    let (_runtime, upstream) = upstream(folder.path());
+    let report = run_json(folder.path(), &["dataset", "build", "examples.jsonl", "--out", "train.jsonl", "--json"]);
+    assert_eq!((&report["counts"]["rows"], &report["counts"]["kinds"]["served"]), (&json!(6), &json!(6)), "{report}");
+    let server = Server::start(folder.path(), &["serve"]);
+    let rows = std::fs::read_to_string(folder.path().join("train.jsonl")).unwrap();
+    for ((question, _), row) in QUESTIONS.iter().zip(rows.lines()) {
+        let body = json!({"model": "groundtone", "messages": [{"role": "user", "content": question}]});
+        assert_eq!(server.json("POST", "/v1/chat/completions", &body).0, 200);
+        let mut row: Value = serde_json::from_str(row).unwrap();
+        row["messages"].as_array_mut().unwrap().pop();
+        assert_eq!(upstream.requests().last().unwrap()["messages"].to_string(), row["messages"].to_string(), "{question}");
+    }
+}
+
+#[test]
+fn a_build_that_is_killed_goes_on_and_ends_with_the_same_bytes() {
+    let folder = shop(40);
+    let (_runtime, _upstream) = upstream(folder.path());
+    let flags = ["--oracle-share", "0.7", "--no-answer-share", "0.2", "--order", "shuffled", "--seed", "5", "--json"];
+    let build = |out: &'static str| [&["dataset", "build", "examples.jsonl", "--out", out][..], &flags].concat();
+    run_json(folder.path(), &build("whole.jsonl"));
+    let again = build("killed.jsonl");
+    let part = folder.path().join("killed.rows.jsonl.part");
+    let mut seen = 0;
+    for _ in 0..3 {
+        let mut child =
+            groundtone(folder.path(), &again).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        let length = || std::fs::metadata(&part).map_or(0, |file| file.len());
+        while length() <= seen && child.try_wait().unwrap().is_none() && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        seen = length();
+    }
+    assert!(seen > 0, "the build was over before it could be killed");
+    let report = run_json(folder.path(), &again);
+    assert!(report["resumed"].as_u64().unwrap() > 0, "{report}");
+    for ending in ["jsonl", "rows.jsonl"] {
+        let file = |name: &str| std::fs::read(folder.path().join(format!("{name}.{ending}"))).unwrap();
+        assert!(file("whole") == file("killed"), "{ending} differs");
+    }
+}
+
+#[test]
+fn a_dataset_is_split_and_what_cannot_be_done_is_said() {
+    let folder = shop(5);
+    let (_runtime, _upstream) = upstream(folder.path());
+    let report = run_json(folder.path(), &["dataset", "build", "examples.jsonl", "--out", "all.jsonl", "--json"]);
+    assert_eq!(report["counts"]["rows"], 30);
+    let report =
+        run_json(folder.path(), &["dataset", "split", "all.jsonl", "--train", "0.5", "--validation", "0.5", "--test", "0", "--json"]);
+    let rows: Vec<u64> = report["parts"].as_array().unwrap().iter().map(|part| part["rows"].as_u64().unwrap()).collect();
+    assert_eq!((rows.len(), rows.iter().sum::<u64>()), (2, 30), "{report}");
+    let failing = |arguments: &[&str]| run_failing(folder.path(), arguments).0;
+    insta::assert_snapshot!(failing(&["dataset", "build", "examples.jsonl", "--out", "all.jsonl"]), @r"
+    error: all.jsonl is there already
+    hint: name another one with --out, or replace it with --overwrite
+    ");
+    insta::assert_snapshot!(failing(&["dataset", "build", "missing.jsonl", "--out", "x.jsonl"]), @"error: missing.jsonl: No such file or directory (os error 2)");
+    std::fs::write(folder.path().join("table.csv"), "a,b\nx,y\n").unwrap();
+    insta::assert_snapshot!(failing(&["dataset", "build", "table.csv", "--out", "x.jsonl"]), @r"
+    error: table.csv: no column is named like a question; name one of: a, b
+    hint: say which column is which: --question-column NAME --answer-column NAME
+    ");
+    insta::assert_snapshot!(failing(&["dataset", "build", "examples.jsonl", "--out", "x.jsonl", "--no-answer-share", "2"]), @"error: the no-answer share is 2, not between 0 and 1");
+    assert!(!run(folder.path(), &["dataset", "split", "missing.jsonl"]).status.success());
+}
