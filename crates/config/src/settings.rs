@@ -108,6 +108,13 @@ pub struct Chat {
     pub connect_timeout_seconds: u64,
     pub first_token_timeout_seconds: u64,
     pub idle_timeout_seconds: u64,
+    pub total_timeout_seconds: u64,
+    pub remote_parallel: usize,
+    pub queue_timeout_seconds: u64,
+    pub retries: usize,
+    pub retry_pause_seconds: u64,
+    pub breaker_failures: u32,
+    pub breaker_rest_seconds: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

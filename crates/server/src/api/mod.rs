@@ -1,6 +1,8 @@
 //! One module for each family of routes.
 
+pub(crate) mod beside;
 pub(crate) mod chat;
+pub(crate) mod conversation;
 pub(crate) mod documents;
 pub(crate) mod embeddings;
 pub(crate) mod generations;
@@ -8,3 +10,4 @@ pub(crate) mod health;
 pub(crate) mod models;
 pub(crate) mod page;
 pub(crate) mod search;
+pub(crate) mod wire;
