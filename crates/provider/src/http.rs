@@ -73,7 +73,7 @@ impl Endpoint {
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers(), SystemTime::now());
         // The status says enough: a body that drips or does not end is not waited for.
-        let bytes = tokio::time::timeout(self.idle.min(ERROR_WAIT), self.read_within(response, ERROR_BYTES)).await;
+        let bytes = tokio::time::timeout((self.idle / 2).min(ERROR_WAIT), self.read_within(response, ERROR_BYTES)).await;
         let (message, detail) = bytes.ok().and_then(Result::ok).map_or_else(Default::default, |bytes| error_text(&bytes));
         Err(Error::Refused { endpoint: self.base_url.clone(), status, message, detail, retry_after })
     }

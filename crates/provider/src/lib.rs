@@ -11,6 +11,7 @@ mod chat;
 mod download;
 mod embeddings;
 mod error;
+mod events;
 mod extract;
 mod extras;
 mod http;

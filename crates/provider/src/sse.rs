@@ -1,16 +1,14 @@
 //! A model server's stream, or what it sends instead of one, as chunks.
 
+use crate::events::{EventDecoder, EventError};
 use crate::{Endpoint, Error};
-use eventsource_stream::{EventStreamError, Eventsource};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use groundtone_openai_api::{ChatCompletionChunk, ChatCompletionRequest, ErrorBody};
 use serde_json::{Value, json};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Most bytes between two events: a line without an end, or comments without an event, would fill the memory.
-const EVENT_BYTES: usize = 4 << 20;
+const EVENT_BYTES: usize = 1 << 20;
 
 /// Posts a streaming chat request and gives the chunks as they come, until `[DONE]`. Dropping the stream closes the connection, which stops the server.
 ///
@@ -38,35 +36,49 @@ fn events<B: AsRef<[u8]> + Send + 'static>(
     endpoint: Endpoint,
     bytes: impl Stream<Item = Result<B, reqwest::Error>> + Send + 'static,
 ) -> impl Stream<Item = Result<ChatCompletionChunk, Error>> + Send {
-    let pending = Arc::new(AtomicUsize::new(0));
-    let (counter, guard) = (pending.clone(), endpoint.clone());
-    let bounded = bytes.map(move |bytes| {
-        let bytes = bytes.map_err(|error| guard.unreachable(&error))?;
-        let since_event = counter.fetch_add(bytes.as_ref().len(), Ordering::Relaxed) + bytes.as_ref().len();
-        if since_event > EVENT_BYTES { Err(guard.protocol(format!("an event of more than {EVENT_BYTES} bytes"))) } else { Ok(bytes) }
-    });
-    let state = Some((bounded.eventsource().boxed(), endpoint));
-    stream::unfold(state, move |state| {
-        let pending = pending.clone();
-        async move {
-            let (mut events, endpoint) = state?;
-            let event = match tokio::time::timeout(endpoint.idle, events.next()).await {
-                Err(_) => return Some((Err(endpoint.timeout(endpoint.idle)), None)),
-                Ok(None) => return None,
-                Ok(Some(Err(EventStreamError::Transport(error)))) => return Some((Err(error), None)),
-                Ok(Some(Err(other))) => return Some((Err(endpoint.protocol(other.to_string())), None)),
-                Ok(Some(Ok(event))) => event,
-            };
-            pending.store(0, Ordering::Relaxed);
-            if event.data.trim() == "[DONE]" {
-                return None;
-            }
-            match parse_chunk(&endpoint, &event.data) {
-                Ok(chunk) => Some((Ok(chunk), Some((events, endpoint)))),
-                Err(error) => Some((Err(error), None)),
-            }
+    let reader =
+        EventReader { bytes: bytes.boxed(), decoder: EventDecoder::new(EVENT_BYTES), ready: Vec::new().into_iter(), wrong: None, endpoint };
+    stream::unfold(Some(reader), |reader| async move {
+        let mut reader = reader?;
+        let data = match tokio::time::timeout(reader.endpoint.idle, reader.next()).await {
+            Err(_) => return Some((Err(reader.endpoint.timeout(reader.endpoint.idle)), None)),
+            Ok(Err(error)) => return Some((Err(error), None)),
+            Ok(Ok(data)) => data.filter(|data| data.trim() != "[DONE]")?,
+        };
+        match parse_chunk(&reader.endpoint, &data) {
+            Ok(chunk) => Some((Ok(chunk), Some(reader))),
+            Err(error) => Some((Err(error), None)),
         }
     })
+}
+
+struct EventReader<B> {
+    bytes: BoxStream<'static, Result<B, reqwest::Error>>,
+    decoder: EventDecoder,
+    /// Events that are decoded and not yet given.
+    ready: std::vec::IntoIter<String>,
+    /// What went wrong behind them.
+    wrong: Option<EventError>,
+    endpoint: Endpoint,
+}
+
+impl<B: AsRef<[u8]>> EventReader<B> {
+    /// The data of the next event; `None` at the end.
+    async fn next(&mut self) -> Result<Option<String>, Error> {
+        loop {
+            if let Some(data) = self.ready.next() {
+                return Ok(Some(data));
+            }
+            if let Some(error) = self.wrong {
+                return Err(self.endpoint.protocol(error.to_string()));
+            }
+            let Some(bytes) = self.bytes.next().await else { return Ok(None) };
+            let bytes = bytes.map_err(|error| self.endpoint.unreachable(&error))?;
+            let mut events = Vec::new();
+            self.wrong = self.decoder.feed(bytes.as_ref(), &mut events).err();
+            self.ready = events.into_iter();
+        }
+    }
 }
 
 fn parse_chunk(endpoint: &Endpoint, data: &str) -> Result<ChatCompletionChunk, Error> {
