@@ -196,7 +196,8 @@ impl Catalog {
     }
 
     async fn file_totals(&self, tenant: &Tenant) -> Result<(u64, u64), Error> {
-        let query = sqlx::query("SELECT count(*) AS files, coalesce(sum(bytes), 0) AS bytes FROM files WHERE tenant = ?").bind(tenant.as_str());
+        let query =
+            sqlx::query("SELECT count(*) AS files, coalesce(sum(bytes), 0) AS bytes FROM files WHERE tenant = ?").bind(tenant.as_str());
         let row = query.fetch_one(&self.pool).await.map_err(|e| self.failed(e))?;
         let number = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs).map_err(|e| self.failed(e));
         Ok((number("files")?, number("bytes")?))

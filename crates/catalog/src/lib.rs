@@ -8,13 +8,17 @@ mod directory;
 mod documents;
 mod embeddings;
 mod error;
+mod files;
 mod ledger;
 mod runs;
 mod schema;
+mod vector_stores;
 
 pub use directory::{DataDirectory, Holder};
 pub use documents::{DocumentRecord, Publication};
 pub use embeddings::{EmbeddingCache, EmbeddingKey};
 pub use error::Error;
+pub use files::{FileLimits, FileRecord, FileStore, NewFile, Page};
 pub use ledger::{Catalog, CollectionRecord};
 pub use runs::RunRecord;
+pub use vector_stores::{StoreFileRecord, StoreFileStatus, StoreRecord};

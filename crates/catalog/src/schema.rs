@@ -14,4 +14,12 @@ pub(crate) const STEPS: &[&[&str]] = &[
         "CREATE TABLE switches (id INTEGER PRIMARY KEY, collection TEXT NOT NULL, target TEXT NOT NULL, at INTEGER NOT NULL) STRICT",
         "CREATE TABLE runs (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, collection TEXT NOT NULL, source TEXT NOT NULL, started_at INTEGER NOT NULL, finished_at INTEGER, report TEXT) STRICT",
     ],
+    &[
+        "CREATE TABLE files (tenant TEXT NOT NULL, id TEXT NOT NULL, filename TEXT NOT NULL, purpose TEXT NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, created_at INTEGER NOT NULL,
+            PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE vector_stores (tenant TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, metadata TEXT NOT NULL, created_at INTEGER NOT NULL, last_active_at INTEGER NOT NULL,
+            PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE vector_store_files (tenant TEXT NOT NULL, store TEXT NOT NULL, file TEXT NOT NULL, document TEXT NOT NULL, status TEXT NOT NULL, error_code TEXT, error TEXT,
+            attributes TEXT NOT NULL, bytes INTEGER NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY (tenant, store, file)) STRICT, WITHOUT ROWID",
+    ],
 ];

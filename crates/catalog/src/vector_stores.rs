@@ -99,7 +99,9 @@ impl Catalog {
     pub async fn delete_store(&self, tenant: &Tenant, collection: &Collection) -> Result<bool, Error> {
         let mut transaction = self.pool.begin().await.map_err(|e| self.failed(e))?;
         let mut found = false;
-        for statement in ["DELETE FROM vector_store_files WHERE tenant = ? AND store = ?", "DELETE FROM vector_stores WHERE tenant = ? AND id = ?"] {
+        for statement in
+            ["DELETE FROM vector_store_files WHERE tenant = ? AND store = ?", "DELETE FROM vector_stores WHERE tenant = ? AND id = ?"]
+        {
             let query = sqlx::query(statement).bind(tenant.as_str()).bind(collection.as_str());
             found = query.execute(&mut *transaction).await.map_err(|e| self.failed(e))?.rows_affected() > 0;
         }
@@ -144,8 +146,10 @@ impl Catalog {
         status: Option<&str>,
         page: Page<'_>,
     ) -> Result<Vec<StoreFileRecord>, Error> {
-        let query =
-            format!("SELECT * FROM vector_store_files WHERE tenant = ? AND store = ? AND (? IS NULL OR status = ?) AND {}", page.clause("file"));
+        let query = format!(
+            "SELECT * FROM vector_store_files WHERE tenant = ? AND store = ? AND (? IS NULL OR status = ?) AND {}",
+            page.clause("file")
+        );
         let query = sqlx::query(sqlx::AssertSqlSafe(query)).bind(tenant.as_str()).bind(store.as_str()).bind(status).bind(status);
         let query = query.bind(page.after).bind(page.after).bind(page.limit);
         query.fetch_all(&self.pool).await.map_err(|e| self.failed(e))?.iter().map(|row| self.store_file_of(row)).collect()
@@ -153,7 +157,8 @@ impl Catalog {
 
     /// The stores that a file is in.
     pub async fn stores_of_file(&self, tenant: &Tenant, file: &str) -> Result<Vec<Collection>, Error> {
-        let query = sqlx::query_scalar("SELECT store FROM vector_store_files WHERE tenant = ? AND file = ?").bind(tenant.as_str()).bind(file);
+        let query =
+            sqlx::query_scalar("SELECT store FROM vector_store_files WHERE tenant = ? AND file = ?").bind(tenant.as_str()).bind(file);
         let names: Vec<String> = query.fetch_all(&self.pool).await.map_err(|e| self.failed(e))?;
         names.into_iter().map(|name| Collection::new(name).map_err(|e| self.broken(&e))).collect()
     }
@@ -167,7 +172,8 @@ impl Catalog {
 
     /// Files in each state, and the bytes of those that can be found.
     pub async fn store_counts(&self, tenant: &Tenant, store: &Collection) -> Result<(Vec<(StoreFileStatus, u64)>, u64), Error> {
-        let query = "SELECT status, count(*) AS files, sum(bytes) AS bytes FROM vector_store_files WHERE tenant = ? AND store = ? GROUP BY status";
+        let query =
+            "SELECT status, count(*) AS files, sum(bytes) AS bytes FROM vector_store_files WHERE tenant = ? AND store = ? GROUP BY status";
         let rows = sqlx::query(query).bind(tenant.as_str()).bind(store.as_str()).fetch_all(&self.pool).await.map_err(|e| self.failed(e))?;
         let (mut counts, mut usage) = (Vec::new(), 0);
         for row in &rows {

@@ -93,6 +93,9 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     between("assistant.context_tokens", config.assistant.context_tokens, 0, config.chat.context_tokens)?;
     between("server.max_body_bytes", config.server.max_body_bytes, 1_024, 1_000_000_000)?;
     between("server.request_timeout_seconds", config.server.request_timeout_seconds, 1, 86_400)?;
+    between("files.quota_mb", config.files.quota_mb, 1, 10_000_000)?;
+    between("files.max_files", config.files.max_files, 1, 10_000_000)?;
+    between("files.max_vector_stores", config.files.max_vector_stores, 0, 10_000)?;
     if config.assistant.name.trim().is_empty() {
         return Err(("assistant.name", "must not be empty".to_owned()));
     }

@@ -19,6 +19,7 @@ pub struct Config {
     pub retrieval: Retrieval,
     pub assistant: Assistant,
     pub server: Server,
+    pub files: Files,
     pub log: Log,
 }
 
@@ -191,6 +192,14 @@ pub struct Server {
     pub max_body_bytes: usize,
     pub request_timeout_seconds: u64,
     pub drain_seconds: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    pub quota_mb: u64,
+    pub max_files: u64,
+    pub max_vector_stores: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -39,6 +39,10 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
+    pub(crate) fn param(self, param: &str) -> Self {
+        Self { param: Some(param.to_owned()), ..self }
+    }
+
     pub(crate) fn code(self, code: &'static str) -> Self {
         Self { code: Some(Value::String(code.to_owned())), ..self }
     }
