@@ -13,6 +13,7 @@
 mod stories {
     pub mod architecture;
     pub mod bad_input;
+    pub mod conformance;
     pub mod docs;
     pub mod fault_cases;
     pub mod faults;

@@ -6,7 +6,7 @@ use groundtone_catalog::{FileLimits, FileStore};
 use groundtone_config::Config;
 use groundtone_ingest::IngestSettings;
 use groundtone_ingest::source::PUSH;
-use groundtone_server::{AccessPolicy, AppState, Documents, KeyHash, Limits};
+use groundtone_server::{AccessPolicy, AppState, Documents, KeyHash, Limits, ResponseStore};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -88,6 +88,7 @@ pub(crate) async fn serve(
         answerer,
         documents,
         files,
+        responses: ResponseStore::default(),
         embedder: library.embedder.clone(),
         access: AccessPolicy { keys },
         tenant: library.tenant.clone(),

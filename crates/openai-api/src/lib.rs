@@ -7,11 +7,13 @@
 mod chat;
 mod embeddings;
 mod files;
+mod responses;
 mod vector_stores;
 
 pub use chat::*;
 pub use embeddings::*;
 pub use files::*;
+pub use responses::*;
 pub use vector_stores::*;
 
 use serde::{Deserialize, Serialize};

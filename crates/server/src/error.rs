@@ -43,6 +43,11 @@ impl ApiError {
         Self { param: Some(param.to_owned()), ..self }
     }
 
+    /// The same about a field that is called otherwise in this API.
+    pub(crate) fn renamed(self, from: &str, to: &str) -> Self {
+        if self.param.as_deref() == Some(from) { self.param(to) } else { self }
+    }
+
     pub(crate) fn code(self, code: &'static str) -> Self {
         Self { code: Some(Value::String(code.to_owned())), ..self }
     }

@@ -12,6 +12,7 @@ mod state;
 mod stores;
 
 pub use api::generations::{GenerationList, SwitchBody};
+pub use api::responses::ResponseStore;
 pub use api::search::SearchHits;
 pub use auth::{AccessPolicy, KeyHash};
 pub use run::{RunError, run};
@@ -51,6 +52,8 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/vector_stores/{id}/files", get(api::vector_stores::list_files).post(api::vector_stores::attach_file))
         .route("/v1/vector_stores/{id}/files/{file_id}", get(api::vector_stores::retrieve_file).delete(api::vector_stores::detach_file))
         .route("/v1/vector_stores/{id}/search", post(api::vector_stores::search))
+        .route("/v1/responses", post(api::responses::create))
+        .route("/v1/responses/{id}", get(api::responses::retrieve).delete(api::responses::delete))
         .route("/v1/chat/completions", post(api::chat::create))
         .route("/v1/embeddings", post(api::embeddings::create))
         .route("/v1/models", get(api::models::list))

@@ -1,3 +1,4 @@
+use crate::api::responses::ResponseStore;
 use crate::auth::AccessPolicy;
 use groundtone_answer::Answerer;
 use groundtone_catalog::{Catalog, FileStore};
@@ -44,6 +45,8 @@ pub struct AppState {
     pub documents: Documents,
     /// Behind `/v1/files`.
     pub files: FileStore,
+    /// Behind `/v1/responses`.
+    pub responses: ResponseStore,
     /// Behind `/v1/embeddings`.
     pub embedder: Arc<dyn Embedder>,
     /// Who may call.

@@ -10,6 +10,7 @@ pub(crate) mod generations;
 pub(crate) mod health;
 pub(crate) mod models;
 pub(crate) mod page;
+pub(crate) mod responses;
 pub(crate) mod search;
 pub(crate) mod vector_stores;
 pub(crate) mod wire;

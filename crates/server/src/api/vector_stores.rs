@@ -158,9 +158,11 @@ pub(crate) async fn list(
     State(state): State<Arc<AppState>>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<ListPage<VectorStore>>, ApiError> {
-    let page = query.page(MOST_STORE_ITEMS, DEFAULT_ITEMS)?;
+    let mut page = query.page(MOST_STORE_ITEMS, DEFAULT_ITEMS)?;
+    let first = page.after.is_none();
+    page.after = page.after.filter(|after| *after != state.answerer.assistant().collection.as_str());
     let mut found = state.documents.catalog.stores(&state.tenant, page).await.map_err(|error| catalog_failed(&error))?;
-    if page.after.is_none() {
+    if first {
         found.insert(0, state.own_store());
     }
     let mut stores = Vec::new();
