@@ -322,6 +322,16 @@ pub(crate) async fn search(
     ApiJson(request): ApiJson<VectorStoreSearchRequest>,
 ) -> Result<Json<VectorStoreSearchPage>, ApiError> {
     refuse_rest(&request.rest, &["ranking_options"])?;
+    if request
+        .rest
+        .get("ranking_options")
+        .is_some_and(|options| options["score_threshold"].as_f64().is_some_and(|threshold| threshold > 0.0))
+    {
+        return Err(ApiError::invalid(
+            "ranking_options",
+            "a `score_threshold` is not supported by this server: fused scores have no common scale",
+        ));
+    }
     let queries: Vec<String> = match request.query {
         Value::String(query) => vec![query],
         Value::Array(queries) => queries.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
