@@ -263,8 +263,8 @@ mod tests {
             async move { catalog.files(&tenant, Some("assistants"), page).await.unwrap().into_iter().map(|file| file.id).collect::<Vec<_>>() }
         };
         assert_eq!(ids(Page { after: None, limit: 9, ascending: true }).await, [first.id.clone(), second.id.clone()]);
-        assert_eq!(ids(Page { after: None, limit: 1, ascending: false }).await, [second.id.clone()]);
-        assert_eq!(ids(Page { after: Some(&second.id), limit: 9, ascending: false }).await, [first.id.clone()]);
+        assert_eq!(ids(Page { after: None, limit: 1, ascending: false }).await, std::slice::from_ref(&second.id));
+        assert_eq!(ids(Page { after: Some(&second.id), limit: 9, ascending: false }).await, std::slice::from_ref(&first.id));
         assert!(catalog.files(&tenant, Some("fine-tune"), Page { after: None, limit: 9, ascending: true }).await.unwrap().is_empty());
         assert!(!store.remove(&other, &first.id).await.unwrap());
         assert!(store.remove(&tenant, &first.id).await.unwrap());

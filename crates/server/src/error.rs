@@ -19,6 +19,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 pub(crate) struct ApiError {
     status: StatusCode,
     message: String,
+    detail: Box<Detail>,
+}
+
+/// What few errors have.
+#[derive(Debug, Default)]
+struct Detail {
     /// `type`, where the status does not say it.
     kind: Option<String>,
     param: Option<String>,
@@ -28,28 +34,30 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), kind: None, param: None, code: None, retry_after: None }
+        Self { status, message: message.into(), detail: Box::default() }
     }
 
     pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { param: Some(param.into()), ..Self::new(StatusCode::BAD_REQUEST, message) }
+        Self::new(StatusCode::BAD_REQUEST, message).param(param)
     }
 
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    pub(crate) fn param(self, param: &str) -> Self {
-        Self { param: Some(param.to_owned()), ..self }
+    pub(crate) fn param(mut self, param: impl Into<String>) -> Self {
+        self.detail.param = Some(param.into());
+        self
     }
 
     /// The same about a field that is called otherwise in this API.
     pub(crate) fn renamed(self, from: &str, to: &str) -> Self {
-        if self.param.as_deref() == Some(from) { self.param(to) } else { self }
+        if self.detail.param.as_deref() == Some(from) { self.param(to) } else { self }
     }
 
-    pub(crate) fn code(self, code: &'static str) -> Self {
-        Self { code: Some(Value::String(code.to_owned())), ..self }
+    pub(crate) fn code(mut self, code: &'static str) -> Self {
+        self.detail.code = Some(Value::String(code.to_owned()));
+        self
     }
 
     /// The one place where kinds become status codes. What is our fault is logged with its cause and answered without it.
@@ -88,9 +96,9 @@ impl ApiError {
             StatusCode::GATEWAY_TIMEOUT => Some("timeout"),
             _ => None,
         };
-        let code = self.code.clone().or_else(|| code.map(|code| Value::String(code.to_owned())));
-        let kind = self.kind.clone().unwrap_or_else(|| kind.to_owned());
-        ErrorBody { error: ErrorObject { message: self.message.clone(), kind, param: self.param.clone(), code } }
+        let code = self.detail.code.clone().or_else(|| code.map(|code| Value::String(code.to_owned())));
+        let kind = self.detail.kind.clone().unwrap_or_else(|| kind.to_owned());
+        ErrorBody { error: ErrorObject { message: self.message.clone(), kind, param: self.detail.param.clone(), code } }
     }
 }
 
@@ -98,8 +106,8 @@ impl From<groundtone_answer::Error> for ApiError {
     fn from(error: groundtone_answer::Error) -> Self {
         let api = Self::of(error.kind(), &error);
         match error {
-            groundtone_answer::Error::Conversation(_) => Self { param: Some("messages".to_owned()), ..api },
-            groundtone_answer::Error::Prompt(_) => Self { param: Some("messages".to_owned()), ..api }.code("context_length_exceeded"),
+            groundtone_answer::Error::Conversation(_) => api.param("messages"),
+            groundtone_answer::Error::Prompt(_) => api.param("messages").code("context_length_exceeded"),
             groundtone_answer::Error::Model(error) => api.of_model(error),
             _ => api,
         }
@@ -108,21 +116,22 @@ impl From<groundtone_answer::Error> for ApiError {
 
 impl ApiError {
     /// What a model's error says beyond its kind. A model server's refusal of the client's own request comes through as it is.
-    fn of_model(self, error: groundtone_provider::Error) -> Self {
+    fn of_model(mut self, error: groundtone_provider::Error) -> Self {
         use groundtone_provider::Error;
-        let retry_after = error.retry_after();
+        self.detail.retry_after = error.retry_after();
         match error {
-            Error::PromptTooLong { .. } => Self { param: Some("messages".to_owned()), ..self }.code("context_length_exceeded"),
+            Error::PromptTooLong { .. } => self.param("messages").code("context_length_exceeded"),
             Error::Unsupported { parameter, .. } => {
                 let field = parameter.split(['[', ':']).next().unwrap_or_default().to_owned();
-                Self { param: Some(field), ..self }.code("unsupported_parameter")
+                self.param(field).code("unsupported_parameter")
             }
-            Error::Resting { .. } => Self { status: StatusCode::SERVICE_UNAVAILABLE, retry_after, ..self },
-            Error::Refused { detail: Some(detail), .. } if self.status == StatusCode::BAD_REQUEST => {
-                let kind = Some(detail.kind).filter(|kind| !kind.is_empty());
-                Self { message: detail.message, kind, param: detail.param, code: detail.code.filter(|code| !code.is_null()), ..self }
+            Error::Resting { .. } => Self { status: StatusCode::SERVICE_UNAVAILABLE, ..self },
+            Error::Refused { detail: Some(theirs), .. } if self.status == StatusCode::BAD_REQUEST => {
+                let kind = Some(theirs.kind).filter(|kind| !kind.is_empty());
+                let code = theirs.code.filter(|code| !code.is_null());
+                Self { message: theirs.message, detail: Box::new(Detail { kind, param: theirs.param, code, retry_after: None }), ..self }
             }
-            _ => Self { retry_after, ..self },
+            _ => self,
         }
     }
 }
@@ -132,7 +141,7 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(self.body())).into_response();
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             // Whole seconds, rounded up: nobody comes back too early.
-            let seconds = self.retry_after.unwrap_or(RETRY_AFTER).as_secs_f64().ceil().max(1.0) as u64;
+            let seconds = self.detail.retry_after.unwrap_or(RETRY_AFTER).as_secs_f64().ceil().max(1.0) as u64;
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response

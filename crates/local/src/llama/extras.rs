@@ -33,8 +33,8 @@ pub(super) fn unsupported(extras: &ChatExtras) -> Option<String> {
 fn asks(name: &str, value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
-        Value::Array(items) => !items.is_empty() && !(name == "modalities" && items.iter().all(|item| item == "text")),
-        Value::Object(fields) => !fields.is_empty() && !(name == "response_format" && value["type"] == "text"),
+        Value::Array(items) => !(items.is_empty() || name == "modalities" && items.iter().all(|item| item == "text")),
+        Value::Object(fields) => !(fields.is_empty() || name == "response_format" && value["type"] == "text"),
         Value::String(word) => !(matches!(name, "tool_choice" | "function_call") && matches!(word.as_str(), "none" | "auto")),
         _ => true,
     }

@@ -67,7 +67,7 @@ fn add_call(calls: &mut Vec<Value>, call: Value) {
     let known = calls.iter_mut().find(|known| known["index"] == index);
     match (known.and_then(Value::as_object_mut), call) {
         (Some(known), Value::Object(more)) => {
-            more.into_iter().filter(|(name, _)| name != "index").for_each(|(name, value)| add(known, name, value))
+            more.into_iter().filter(|(name, _)| name != "index").for_each(|(name, value)| add(known, name, value));
         }
         (_, call) => calls.push(call),
     }
@@ -77,19 +77,19 @@ fn add_call(calls: &mut Vec<Value>, call: Value) {
 mod tests {
     use super::*;
 
-    fn piece(delta: Value) -> Beside {
+    fn piece(delta: &Value) -> Beside {
         Beside { delta: delta.as_object().cloned().unwrap_or_default(), ..Beside::default() }
     }
 
     #[test]
     fn streamed_calls_of_tools_add_up() {
         let pieces = vec![
-            piece(json!({"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "price", "arguments": ""}}]})),
-            piece(json!({"tool_calls": [{"index": 0, "function": {"arguments": "{\"sku\":"}}]})),
-            piece(json!({"tool_calls": [{"index": 1, "id": "c2", "type": "function", "function": {"name": "stock", "arguments": "{}"}}]})),
-            piece(json!({"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"arguments": "\"G1\"}"}}]})),
-            piece(json!({"reasoning_content": "Let me "})),
-            piece(json!({"reasoning_content": "see."})),
+            piece(&json!({"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "price", "arguments": ""}}]})),
+            piece(&json!({"tool_calls": [{"index": 0, "function": {"arguments": "{\"sku\":"}}]})),
+            piece(&json!({"tool_calls": [{"index": 1, "id": "c2", "type": "function", "function": {"name": "stock", "arguments": "{}"}}]})),
+            piece(&json!({"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"arguments": "\"G1\"}"}}]})),
+            piece(&json!({"reasoning_content": "Let me "})),
+            piece(&json!({"reasoning_content": "see."})),
         ];
         let message = Value::Object(Gathered::of(pieces).message);
         assert_eq!(

@@ -47,7 +47,7 @@ pub(crate) async fn create(
     if !(1..=MOST_CHOICES).contains(&count) {
         return Err(ApiError::invalid("n", format!("`n` must be between 1 and {MOST_CHOICES}")));
     }
-    let questions = choices(question(&state, request)?, count);
+    let questions = choices(&question(&state, request)?, count);
     if streamed {
         let begin = try_join_all(questions.into_iter().map(|question| state.answerer.stream(question)));
         let answers = tokio::time::timeout_at(deadline, begin).await.map_err(|_| too_late(&state))??;
@@ -64,7 +64,7 @@ pub(crate) fn too_late(state: &AppState) -> ApiError {
 }
 
 /// One question for each answer that is wanted: each is retrieved, written and cited for itself. A given seed is counted up, or all would be the same.
-fn choices(question: Question, count: u32) -> Vec<Question> {
+fn choices(question: &Question, count: u32) -> Vec<Question> {
     let choice = |number: u32| {
         let mut question = question.clone();
         question.sampling.seed = question.sampling.seed.map(|seed| seed.wrapping_add(u64::from(number)));

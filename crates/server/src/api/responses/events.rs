@@ -71,8 +71,8 @@ impl EventWriter {
         if std::mem::replace(&mut self.message_open, true) {
             return Vec::new();
         }
-        let item = self.head.message_item("in_progress", Vec::new());
-        let part = self.placed(json!({"part": text_part("", Vec::new(), None)}));
+        let item = self.head.message_item("in_progress", &[]);
+        let part = self.placed(json!({"part": text_part("", &[], None)}));
         vec![
             self.event("response.output_item.added", json!({"output_index": self.index, "item": item})),
             self.event("response.content_part.added", part),
@@ -125,12 +125,12 @@ impl EventWriter {
             let fields = self.placed(json!({"annotation_index": at, "annotation": annotation}));
             events.push(self.event("response.output_text.annotation.added", fields));
         }
-        let part = text_part(&self.text, annotations, beside.logprobs.as_ref());
+        let part = text_part(&self.text, &annotations, beside.logprobs.as_ref());
         let done = self.placed(json!({"text": self.text, "logprobs": part["logprobs"]}));
         events.push(self.event("response.output_text.done", done));
         let fields = self.placed(json!({"part": part}));
         events.push(self.event("response.content_part.done", fields));
-        let item = self.head.message_item(ending(summary.finish).0, vec![part]);
+        let item = self.head.message_item(ending(summary.finish).0, &[part]);
         events.push(self.event("response.output_item.done", json!({"output_index": self.index, "item": item})));
         self.index += 1;
         item

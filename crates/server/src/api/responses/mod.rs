@@ -91,8 +91,8 @@ fn whole(answer: Answer, head: &Head) -> (String, Gathered, Value) {
     }
     let calls = call_items(&beside);
     if !text.is_empty() || calls.is_empty() {
-        let part = text_part(&text, annotations(&summary), beside.logprobs.as_ref());
-        output.push(head.message_item(ending(summary.finish).0, vec![part]));
+        let part = text_part(&text, &annotations(&summary), beside.logprobs.as_ref());
+        output.push(head.message_item(ending(summary.finish).0, &[part]));
     }
     output.extend(calls);
     let body = head.finished(output, &summary);

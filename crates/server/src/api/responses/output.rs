@@ -81,7 +81,7 @@ impl Head {
     }
 
     /// The message's item.
-    pub(super) fn message_item(&self, status: &str, content: Vec<Value>) -> Value {
+    pub(super) fn message_item(&self, status: &str, content: &[Value]) -> Value {
         json!({"id": self.message_id, "type": "message", "status": status, "role": "assistant", "content": content})
     }
 }
@@ -96,7 +96,7 @@ pub(super) fn ending(finish: FinishReason) -> (&'static str, Option<&'static str
 }
 
 /// A text part.
-pub(super) fn text_part(text: &str, annotations: Vec<Value>, logprobs: Option<&Value>) -> Value {
+pub(super) fn text_part(text: &str, annotations: &[Value], logprobs: Option<&Value>) -> Value {
     let logprobs = logprobs.map_or_else(|| json!([]), |logprobs| logprobs["content"].clone());
     json!({"type": "output_text", "text": text, "annotations": annotations, "logprobs": logprobs})
 }
