@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -110,9 +111,11 @@ def version(cache, package):
     return found[0].name.split("-")[1] if found else "?"
 
 
-def wait_until_served(url, seconds=180):
+def wait_until_served(running, log, url, seconds=180):
     deadline = time.time() + seconds
     while time.time() < deadline:
+        if running.process.poll() is not None:
+            sys.exit(f"{url} ended: {Path(log.name).read_text()[-2000:]}")
         try:
             urllib.request.urlopen(url, timeout=2)
             return
@@ -139,7 +142,7 @@ def litellm(folder, mock):
     arguments = [sys.executable, "-c", "from litellm import run_server; run_server()", "--config", str(folder / "litellm.json"), "--host", "127.0.0.1", "--port", str(port)]
     log = open(folder / "litellm.log", "w")
     running = Running(arguments, env=environment, stdout=log, stderr=log, cwd=folder)
-    wait_until_served(f"http://127.0.0.1:{port}/health/liveliness")
+    wait_until_served(running, log, f"http://127.0.0.1:{port}/health/liveliness")
     return running, f"http://127.0.0.1:{port}/v1/chat/completions", version(cache, "litellm"), {"key": "sk-bench-0123456789abcdef"}
 
 
@@ -149,10 +152,10 @@ def hayhooks(folder, mock):
     pipeline.mkdir(parents=True)
     (pipeline / "pipeline_wrapper.py").write_text(HAYHOOKS_PIPELINE.format(url=f"{mock}/v1"))
     environment = {**os.environ, "PYTHONPATH": str(cache), "HAYSTACK_TELEMETRY_ENABLED": "False", "HAYHOOKS_PIPELINES_DIR": str(folder / "pipelines")}
-    arguments = [sys.executable, "-m", "hayhooks.cli", "run", "--host", "127.0.0.1", "--port", str(port)]
+    arguments = [sys.executable, "-c", "from hayhooks.cli import hayhooks_cli; hayhooks_cli()", "run", "--host", "127.0.0.1", "--port", str(port)]
     log = open(folder / "hayhooks.log", "w")
     running = Running(arguments, env=environment, stdout=log, stderr=log, cwd=folder)
-    wait_until_served(f"http://127.0.0.1:{port}/status")
+    wait_until_served(running, log, f"http://127.0.0.1:{port}/status")
     return running, f"http://127.0.0.1:{port}/v1/chat/completions", version(cache, "hayhooks"), {}
 
 
@@ -188,6 +191,8 @@ def main():
     parser.add_argument("--model", default="shop", help="the assistant, or a variant of it")
     parser.add_argument("--peers", action="store_true", help="also LiteLLM and Hayhooks, installed from PyPI")
     options = parser.parse_args()
+    # What was started is stopped, however this ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     build = ["cargo", "build", "--release", "--locked", "--quiet", "--workspace", "--example", "load"]
