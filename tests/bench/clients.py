@@ -40,13 +40,13 @@ def installed():
 def chain(url, **options):
     from langchain_openai import ChatOpenAI
 
-    return ChatOpenAI(model="kettlewren", base_url=url, api_key="unused", temperature=0, **options)
+    return ChatOpenAI(model="kettlewren", base_url=url, api_key="unused", temperature=0, timeout=300, **options)
 
 
 def like(url):
     from llama_index.llms.openai_like import OpenAILike
 
-    return OpenAILike(model="kettlewren", api_base=url, api_key="unused", is_chat_model=True, temperature=0, max_tokens=60)
+    return OpenAILike(model="kettlewren", api_base=url, api_key="unused", is_chat_model=True, temperature=0, max_tokens=60, timeout=300)
 
 
 @case

@@ -108,7 +108,7 @@ def installed(name):
 
 def version(cache, package):
     found = sorted(cache.glob(f"{package}-*.dist-info"))
-    return found[0].name.split("-")[1] if found else "?"
+    return found[0].name.removesuffix(".dist-info").split("-")[1] if found else "?"
 
 
 def wait_until_served(running, log, url, seconds=180):
