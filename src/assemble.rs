@@ -17,7 +17,8 @@ use groundtone_ingest::{Build, ChunkSettings, IngestSettings, Ingester, SourceSe
 use groundtone_local::{FetchPolicy, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
 use groundtone_prompt::{PromptContract, TemplateVersion};
 use groundtone_provider::{
-    Batcher, CallLimits, ChatModel, DocumentExtractor, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Pace, Sampling,
+    Batcher, BreakerSettings, CallLimits, ChatModel, DocumentExtractor, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Pace, Resilience,
+    Resilient, Sampling,
 };
 use groundtone_retrieval::{Mode, Retriever, Settings};
 use groundtone_types::Tenant;
@@ -122,7 +123,18 @@ pub(crate) async fn chat_model(config: &Config) -> anyhow::Result<Arc<dyn ChatMo
             seconds(settings.first_token_timeout_seconds),
             seconds(settings.idle_timeout_seconds),
         )?;
-        return Ok(Arc::new(OpenAiChat::new(endpoint, settings.model, settings.context_tokens as usize)));
+        let remote = Arc::new(OpenAiChat::new(endpoint, settings.model, settings.context_tokens as usize));
+        let resilience = Resilience {
+            parallel: settings.remote_parallel,
+            queue: settings.queue,
+            queue_wait: seconds(settings.queue_timeout_seconds),
+            first_token: seconds(settings.first_token_timeout_seconds),
+            total: seconds(settings.total_timeout_seconds),
+            retries: settings.retries,
+            longest_pause: seconds(settings.retry_pause_seconds),
+            breaker: BreakerSettings { failures: settings.breaker_failures, rest: seconds(settings.breaker_rest_seconds) },
+        };
+        return Ok(Arc::new(Resilient::new(remote, settings.url, resilience)));
     }
     let (path, model_id) = if settings.path.as_os_str().is_empty() {
         let paths = ModelStore::new(&config.models.directory).paths(&settings.model).map_err(|error| hint(error, PULL))?;

@@ -13,8 +13,11 @@
 mod stories {
     pub mod architecture;
     pub mod bad_input;
+    pub mod conformance;
     pub mod datasets;
     pub mod docs;
+    pub mod fault_cases;
+    pub mod faults;
     pub mod first_answer;
     pub mod formats;
     pub mod generations;

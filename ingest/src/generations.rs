@@ -139,6 +139,16 @@ impl Ingester {
         Err(Error::NoGeneration { collection: collection.clone(), wanted: "earlier generation".to_owned() })
     }
 
+    /// Removes a collection with all its generations and the documents of every tenant; fine when there is none.
+    pub async fn remove_collection(&self, collection: &Collection) -> Result<(), Error> {
+        let live = self.live(collection).await?;
+        self.remove_generations(collection, 0).await?;
+        // The ledger last: what it still knows is removed by the next call, should this one be cut off.
+        self.index.remove(&live).await?;
+        self.catalog.clear_collection(&live).await?;
+        Ok(())
+    }
+
     /// Removes generations that do not answer, but for the `keep` that answered last; gives their names.
     pub async fn remove_generations(&self, collection: &Collection, keep: usize) -> Result<Vec<Collection>, Error> {
         let live = self.live(collection).await?;

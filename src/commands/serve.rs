@@ -2,10 +2,11 @@ use crate::Global;
 use crate::assemble::{IngestMode, Library, needed_models, now, settings};
 use crate::commands::models::pull;
 use crate::output::{hint, line};
+use groundtone_catalog::{FileLimits, FileStore};
 use groundtone_config::Config;
 use groundtone_ingest::IngestSettings;
 use groundtone_ingest::source::PUSH;
-use groundtone_server::{AccessPolicy, AppState, Documents, KeyHash, Limits};
+use groundtone_server::{AccessPolicy, AppState, Documents, KeyHash, Limits, ResponseStore};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -75,13 +76,19 @@ pub(crate) async fn serve(
     let limits = Limits {
         max_document_bytes: usize::try_from(config.ingest.max_file_bytes).unwrap_or(usize::MAX),
         max_body_bytes: config.server.max_body_bytes,
+        max_vector_stores: config.files.max_vector_stores,
         request_timeout: seconds(config.server.request_timeout_seconds),
         max_embedding_inputs: MAX_EMBEDDING_INPUTS,
         drain: seconds(config.server.drain_seconds),
     };
+    library.catalog.fail_unfinished_store_files().await?;
+    let files = FileLimits { quota_bytes: config.files.quota_mb << 20, most_files: config.files.max_files };
+    let files = FileStore::open(&library.directory, library.catalog.clone(), files).await?;
     let state = AppState {
         answerer,
         documents,
+        files,
+        responses: ResponseStore::default(),
         embedder: library.embedder.clone(),
         access: AccessPolicy { keys },
         tenant: library.tenant.clone(),

@@ -68,15 +68,19 @@ fn the_wire_is_openais() {
     // The client's own history is honoured.
     let history = json!({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": [{"type": "text", "text": "Is the motor covered?"}]}]});
     assert!(ask(history).1["usage"]["prompt_tokens"].as_u64() > again["usage"]["prompt_tokens"].as_u64());
+    // Two answers of one request; what asks for nothing is ignored.
+    let (status, two) = ask(json!({"n": 2, "user": "ann", "metadata": {"a": "b"}, "tools": [], "store": false, "max_tokens": 4}));
+    assert_eq!((status, two["choices"].as_array().unwrap().len(), &two["choices"][1]["index"]), (200, 2, &json!(1)), "{two}");
     for (extra, param, words) in [
         (json!({"model": "gpt-4o"}), Value::Null, "there is no model `gpt-4o`; this server has `groundtone`"),
         (json!({"temperature": 3}), json!("temperature"), "between 0 and 2"),
-        (json!({"n": 2}), json!("n"), "one answer a request"),
+        (json!({"n": 99}), json!("n"), "between 1 and 16"),
         (json!({"messages": []}), json!("messages"), "there are no messages"),
         (json!({"messages": [{"role": "assistant", "content": "x"}]}), json!("messages"), "must be the user's"),
         (json!({"messages": [{"role": "user", "content": "word ".repeat(4000)}]}), json!("messages"), "tokens"),
         (json!({"tools": [{"type": "function"}]}), json!("tools"), "not supported"),
-        (json!({"response_format": {"type": "json_schema"}}), json!("response_format"), "only"),
+        (json!({"response_format": {"type": "json_schema"}}), json!("response_format"), "`response_format` is not supported by smollm2"),
+        (json!({"top_k": 5}), json!("top_k"), "`top_k` is not supported"),
         (
             json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
             json!("messages"),
@@ -88,7 +92,18 @@ fn the_wire_is_openais() {
         assert_eq!(body["error"]["param"], param, "{extra}: {body}");
         assert!(body["error"]["message"].as_str().unwrap().contains(words), "{extra}: {body}");
     }
-    assert_eq!(server.request("POST", "/v1/chat/completions", &[], "{nonsense").0, 400);
+    for (method, path, body, expected) in [
+        ("POST", "/v1/chat/completions", "{nonsense", 400),
+        ("PUT", "/v1/chat/completions", "{}", 405),
+        ("GET", "/v1/nothing", "", 404),
+        ("POST", "/v1/chat/completions", "{}", 400),
+    ] {
+        let (status, head, body) = server.request(method, path, &[], body);
+        assert!(
+            status == expected && head.contains("x-request-id: ") && body.starts_with("{\"error\":{\"message\":"),
+            "{path}: {status} {body}"
+        );
+    }
     assert_eq!(server.request("POST", "/v1/chat/completions", &[], &format!("\"{}\"", "x".repeat(2_000_000))).0, 413);
     assert_eq!(server.json("GET", "/v1/nothing", &Value::Null).0, 404);
     assert_eq!(server.json("GET", "/v1/models", &Value::Null).1["data"][0]["id"], "groundtone");

@@ -4,7 +4,7 @@ use futures::{StreamExt, stream};
 use groundtone_prompt::{Basis, CitationReport, PromptContract, PromptInput, PromptMessage, RenderedPrompt, Role, read_citations};
 use groundtone_provider::{Beside, ChatEvent, ChatExtras, ChatModel, ChatRequest, ChatStream, FinishReason, Sampling};
 use groundtone_retrieval::Retriever;
-use groundtone_types::{Collection, Snippet, Tenant, TokenUsage};
+use groundtone_types::{Collection, ErrorKind, Snippet, Tenant, TokenUsage};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -248,7 +248,12 @@ impl Answerer {
         let collections = if question.collections.is_empty() { own } else { &question.collections };
         let mut found = Vec::new();
         for collection in collections {
-            found.extend(self.retriever.retrieve(&question.tenant, collection, asked).await?);
+            match self.retriever.retrieve(&question.tenant, collection, asked).await {
+                Ok(snippets) => found.extend(snippets),
+                // A vector store without a file has no collection yet.
+                Err(error) if !question.collections.is_empty() && error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let most = question.most_snippets.unwrap_or(self.retriever.settings().top_k);
         if collections.len() > 1 {

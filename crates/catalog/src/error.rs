@@ -27,6 +27,20 @@ pub enum Error {
         /// What we know.
         known: u32,
     },
+    /// A tenant's uploaded files leave no room for another one.
+    #[error(
+        "there is no room for another file: {files} of {most_files} files and {bytes} of {quota_bytes} bytes are taken; delete some first"
+    )]
+    Full {
+        /// Files that are kept.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// Most files.
+        most_files: u64,
+        /// Most bytes.
+        quota_bytes: u64,
+    },
     /// A file could not be read or written.
     #[error("{}: {reason}", path.display())]
     File {
@@ -58,6 +72,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Held { .. } | Self::NewerLayout { .. } => ErrorKind::Conflict,
+            Self::Full { .. } => ErrorKind::InvalidRequest,
             Self::File { .. } | Self::Database { .. } => ErrorKind::Unavailable,
             Self::Row { .. } => ErrorKind::Internal,
         }

@@ -20,4 +20,12 @@ pub(crate) const STEPS: &[&[&str]] = &[
         "CREATE TABLE quarantine (tenant TEXT NOT NULL, collection TEXT NOT NULL, source TEXT NOT NULL, name TEXT NOT NULL, place TEXT NOT NULL, document TEXT, reason TEXT NOT NULL,
             run TEXT NOT NULL, since INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (tenant, collection, source, name)) STRICT, WITHOUT ROWID",
     ],
+    &[
+        "CREATE TABLE files (tenant TEXT NOT NULL, id TEXT NOT NULL, filename TEXT NOT NULL, purpose TEXT NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, created_at INTEGER NOT NULL,
+            PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE vector_stores (tenant TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, metadata TEXT NOT NULL, created_at INTEGER NOT NULL, last_active_at INTEGER NOT NULL,
+            PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE vector_store_files (tenant TEXT NOT NULL, store TEXT NOT NULL, file TEXT NOT NULL, document TEXT NOT NULL, status TEXT NOT NULL, error_code TEXT, error TEXT,
+            attributes TEXT NOT NULL, bytes INTEGER NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY (tenant, store, file)) STRICT, WITHOUT ROWID",
+    ],
 ];

@@ -71,6 +71,13 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     between("chat.connect_timeout_seconds", config.chat.connect_timeout_seconds, 1, 3_600)?;
     between("chat.first_token_timeout_seconds", config.chat.first_token_timeout_seconds, 1, 3_600)?;
     between("chat.idle_timeout_seconds", config.chat.idle_timeout_seconds, 1, 3_600)?;
+    between("chat.total_timeout_seconds", config.chat.total_timeout_seconds, 1, 86_400)?;
+    between("chat.remote_parallel", config.chat.remote_parallel, 1, 100_000)?;
+    between("chat.queue_timeout_seconds", config.chat.queue_timeout_seconds, 1, 3_600)?;
+    between("chat.retries", config.chat.retries, 0, 20)?;
+    between("chat.retry_pause_seconds", config.chat.retry_pause_seconds, 1, 3_600)?;
+    between("chat.breaker_failures", config.chat.breaker_failures, 0, 10_000)?;
+    between("chat.breaker_rest_seconds", config.chat.breaker_rest_seconds, 1, 3_600)?;
     between("store.timeout_seconds", config.store.timeout_seconds, 1, 3_600)?;
     between("store.bm25_average_length", config.store.bm25_average_length, 1.0, 1e6)?;
     between("ingest.chunk_tokens", config.ingest.chunk_tokens, 16, 8_192)?;
@@ -88,6 +95,9 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     between("assistant.context_tokens", config.assistant.context_tokens, 0, config.chat.context_tokens)?;
     between("server.max_body_bytes", config.server.max_body_bytes, 1_024, 1_000_000_000)?;
     between("server.request_timeout_seconds", config.server.request_timeout_seconds, 1, 86_400)?;
+    between("files.quota_mb", config.files.quota_mb, 1, 10_000_000)?;
+    between("files.max_files", config.files.max_files, 1, 10_000_000)?;
+    between("files.max_vector_stores", config.files.max_vector_stores, 0, 10_000)?;
     if config.assistant.name.trim().is_empty() {
         return Err(("assistant.name", "must not be empty".to_owned()));
     }

@@ -21,6 +21,7 @@ pub struct Config {
     pub gate: Gate,
     pub assistant: Assistant,
     pub server: Server,
+    pub files: Files,
     pub log: Log,
 }
 
@@ -127,6 +128,13 @@ pub struct Chat {
     pub connect_timeout_seconds: u64,
     pub first_token_timeout_seconds: u64,
     pub idle_timeout_seconds: u64,
+    pub total_timeout_seconds: u64,
+    pub remote_parallel: usize,
+    pub queue_timeout_seconds: u64,
+    pub retries: usize,
+    pub retry_pause_seconds: u64,
+    pub breaker_failures: u32,
+    pub breaker_rest_seconds: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -248,6 +256,14 @@ pub struct Server {
     pub max_body_bytes: usize,
     pub request_timeout_seconds: u64,
     pub drain_seconds: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    pub quota_mb: u64,
+    pub max_files: u64,
+    pub max_vector_stores: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

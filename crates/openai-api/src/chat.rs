@@ -1,5 +1,11 @@
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+
+/// What model servers get wrong without harm: `null`, or a value of another shape, is taken as nothing.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).unwrap_or_default())
+}
 
 /// `POST /v1/chat/completions`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -130,6 +136,12 @@ pub struct ChatCompletion {
     /// Tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// Which backend answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_fingerprint: Option<Value>,
+    /// Which tier answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<Value>,
     /// Ours: retrieval, timings, prompt fingerprint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groundtone: Option<Value>,
@@ -165,6 +177,9 @@ pub struct ResponseMessage {
     /// Citations.
     #[serde(default)]
     pub annotations: Vec<Annotation>,
+    /// `tool_calls`, `audio`, and what this version does not know.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 /// A citation, in the SDKs' own type.
@@ -204,6 +219,9 @@ pub struct Usage {
     /// Of the tokens read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_tokens_details: Option<PromptTokensDetails>,
+    /// Of the tokens written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_tokens_details: Option<CompletionTokensDetails>,
 }
 
 /// Part of [`Usage`].
@@ -214,10 +232,19 @@ pub struct PromptTokensDetails {
     pub cached_tokens: u64,
 }
 
+/// Part of [`Usage`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompletionTokensDetails {
+    /// Tokens that the model thought with.
+    #[serde(default)]
+    pub reasoning_tokens: u64,
+}
+
 /// One event of a stream.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ChatCompletionChunk {
     /// The same in every event.
+    #[serde(default)]
     pub id: String,
     /// `chat.completion.chunk`.
     #[serde(default)]
@@ -229,11 +256,17 @@ pub struct ChatCompletionChunk {
     #[serde(default)]
     pub model: String,
     /// Empty in the event that carries `usage`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub choices: Vec<ChunkChoice>,
     /// Only in the last event, on request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// Which backend answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_fingerprint: Option<Value>,
+    /// Which tier answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<Value>,
     /// Ours, in the event that finishes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groundtone: Option<Value>,
@@ -246,6 +279,7 @@ pub struct ChunkChoice {
     #[serde(default)]
     pub index: u32,
     /// What is new.
+    #[serde(default, deserialize_with = "lenient")]
     pub delta: Delta,
     /// Set in the last one.
     #[serde(default)]
@@ -265,13 +299,26 @@ pub struct Delta {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
     /// Citations, in the event that finishes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub annotations: Option<Vec<Annotation>>,
+    /// `tool_calls`, `refusal`, and what this version does not know.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_servers_get_wrong_without_harm_is_taken_as_nothing() {
+        let chunk = r#"{"choices":null,"usage":{"prompt_tokens":-4,"completion_tokens":1}}"#;
+        let chunk: ChatCompletionChunk = serde_json::from_str(chunk).unwrap();
+        assert!(chunk.choices.is_empty() && chunk.usage.is_none());
+        let chunk: ChatCompletionChunk =
+            serde_json::from_str(r#"{"id":"x","choices":[{"index":0,"delta":null,"finish_reason":"stop"}]}"#).unwrap();
+        assert_eq!((chunk.choices[0].delta.content.as_deref(), chunk.choices[0].finish_reason.as_deref()), (None, Some("stop")));
+    }
 
     #[test]
     fn unknown_fields_are_kept_and_sent_on() {

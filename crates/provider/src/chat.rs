@@ -1,12 +1,18 @@
-use crate::{ChatEvent, ChatModel, ChatRequest, ChatStream, Endpoint, Error, FinishReason};
+use crate::sse::stream_chunks;
+use crate::{Beside, ChatEvent, ChatModel, ChatRequest, ChatStream, Endpoint, Error, FinishReason};
 use async_trait::async_trait;
-use eventsource_stream::Eventsource;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
-use groundtone_openai_api::{ChatCompletionChunk, ChatCompletionRequest, Content, ErrorBody, RequestMessage, Stop, StreamOptions};
+use groundtone_openai_api::{ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Stop, StreamOptions, Usage};
 use groundtone_prompt::{CountTokens, OpenAiTokens};
 use groundtone_types::TokenUsage;
+use serde_json::{Map, Value};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The answer is complete with its finish reason; usage and `[DONE]` are waited for so long and no longer.
+const AFTER_FINISH: Duration = Duration::from_secs(2);
 
 /// Any server of OpenAI's `/v1/chat/completions`.
 pub struct OpenAiChat {
@@ -25,24 +31,22 @@ impl OpenAiChat {
     }
 
     fn body(&self, request: ChatRequest) -> ChatCompletionRequest {
-        let sampling = request.sampling;
-        let messages = request.messages.into_iter().map(|message| RequestMessage {
-            role: message.role.as_str().to_owned(),
-            content: Some(Content::Text(message.content)),
-            rest: serde_json::Map::new(),
-        });
+        let (sampling, extras) = (request.sampling, request.extras);
+        let (older, newer) = if extras.older_max_tokens { (sampling.max_tokens, None) } else { (None, sampling.max_tokens) };
         ChatCompletionRequest {
             model: self.model.clone(),
-            messages: messages.collect(),
+            messages: extras.join(request.messages),
             stream: Some(true),
             stream_options: Some(StreamOptions { include_usage: true }),
             temperature: sampling.temperature,
             top_p: sampling.top_p,
-            max_completion_tokens: sampling.max_tokens,
+            max_tokens: older,
+            max_completion_tokens: newer,
             stop: (!sampling.stop.is_empty()).then_some(Stop::Many(sampling.stop)),
             seed: sampling.seed.map(|seed| seed as i64),
             presence_penalty: sampling.presence_penalty,
             frequency_penalty: sampling.frequency_penalty,
+            rest: extras.parameters.clone(),
             ..ChatCompletionRequest::default()
         }
     }
@@ -64,111 +68,119 @@ impl ChatModel for OpenAiChat {
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream, Error> {
         let chunks = stream_chunks(&self.endpoint, &self.body(request)).await?;
-        let state = Reading { chunks, endpoint: self.endpoint.clone(), finish: None, usage: None, over: false };
+        let state = Reading {
+            chunks,
+            endpoint: self.endpoint.clone(),
+            ready: VecDeque::new(),
+            finish: None,
+            usage: None,
+            seen: Map::new(),
+            over: false,
+        };
         Ok(stream::unfold(state, Reading::next).boxed())
     }
 }
 
-/// Turns wire chunks into events: text as it comes, and one `Finished` with the usage that arrives after the finish reason.
+/// Turns wire chunks into events: text and the rest as they come, and one `Finished` with the usage that arrives after the finish reason.
 struct Reading {
     chunks: BoxStream<'static, Result<ChatCompletionChunk, Error>>,
     endpoint: Endpoint,
+    /// Events of the chunk that was read last.
+    ready: VecDeque<ChatEvent>,
     finish: Option<FinishReason>,
     usage: Option<TokenUsage>,
+    /// Fields of the whole answer that were passed on.
+    seen: Map<String, Value>,
     over: bool,
 }
 
 impl Reading {
     async fn next(mut self) -> Option<(Result<ChatEvent, Error>, Self)> {
-        while !self.over {
-            let event = match self.chunks.next().await {
-                Some(Ok(chunk)) => match self.take(chunk) {
-                    Some(delta) => Ok(ChatEvent::Delta(delta)),
-                    None => continue,
-                },
-                Some(Err(error)) => {
-                    self.over = true;
-                    Err(error)
-                }
-                None => {
-                    self.over = true;
-                    match self.finish {
-                        Some(reason) => Ok(ChatEvent::Finished { reason, usage: self.usage }),
-                        None => Err(self.endpoint.protocol("the stream ended before the answer did".to_owned())),
-                    }
-                }
-            };
-            return Some((event, self));
-        }
-        None
-    }
-
-    fn take(&mut self, chunk: ChatCompletionChunk) -> Option<String> {
-        if let Some(usage) = chunk.usage {
-            let cached_tokens = usage.prompt_tokens_details.map_or(0, |details| details.cached_tokens);
-            self.usage = Some(TokenUsage {
-                prompt_tokens: usage.prompt_tokens,
-                cached_tokens,
-                completion_tokens: usage.completion_tokens,
-                reasoning_tokens: 0,
-            });
-        }
-        let choice = chunk.choices.into_iter().find(|choice| choice.index == 0)?;
-        if let Some(reason) = choice.finish_reason {
-            self.finish = Some(match reason.as_str() {
-                "length" => FinishReason::Length,
-                "content_filter" => FinishReason::ContentFilter,
-                _ => FinishReason::Stop,
-            });
-        }
-        choice.delta.content.filter(|text| !text.is_empty())
-    }
-}
-
-/// Posts a streaming chat request and gives the chunks as they come, until `[DONE]`. Dropping the stream closes the connection, which stops the server.
-pub async fn stream_chunks(
-    endpoint: &Endpoint,
-    body: &ChatCompletionRequest,
-) -> Result<BoxStream<'static, Result<ChatCompletionChunk, Error>>, Error> {
-    let response = endpoint.post("/chat/completions", body).await?;
-    let media = response.headers().get(reqwest::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    if !media.starts_with("text/event-stream") {
-        return Err(endpoint.protocol(format!("`{media}` instead of `text/event-stream`")));
-    }
-    let events = response.bytes_stream().eventsource().boxed();
-    let state = Some((events, endpoint.clone()));
-    let chunks = stream::unfold(state, |state| async move {
-        let (mut events, endpoint) = state?;
-        let event = match tokio::time::timeout(endpoint.idle, events.next()).await {
-            Err(_) => return Some((Err(endpoint.timeout(endpoint.idle)), None)),
-            Ok(None) => return None,
-            Ok(Some(Err(error))) => {
-                let reason = match error {
-                    eventsource_stream::EventStreamError::Transport(error) => return Some((Err(endpoint.unreachable(&error)), None)),
-                    other => other.to_string(),
-                };
-                return Some((Err(endpoint.protocol(reason)), None));
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some((Ok(event), self));
             }
-            Ok(Some(Ok(event))) => event,
+            if self.over {
+                return None;
+            }
+            match self.chunk().await {
+                Some(Ok(chunk)) => match self.take(chunk) {
+                    Ok(()) => {}
+                    Err(error) => return self.end(Err(error)),
+                },
+                // What fails after the finish reason takes nothing from the answer.
+                Some(Err(error)) if self.finish.is_none() => return self.end(Err(error)),
+                Some(Err(_)) | None => {
+                    let end = match self.finish {
+                        Some(reason) => Ok(ChatEvent::Finished { reason, usage: self.usage }),
+                        None => Err(Error::Unreachable {
+                            endpoint: self.endpoint.base_url().to_owned(),
+                            reason: "the stream ended before the answer did".to_owned(),
+                        }),
+                    };
+                    return self.end(end);
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the shape that `unfold` wants")]
+    fn end(mut self, event: Result<ChatEvent, Error>) -> Option<(Result<ChatEvent, Error>, Self)> {
+        self.over = true;
+        Some((event, self))
+    }
+
+    async fn chunk(&mut self) -> Option<Result<ChatCompletionChunk, Error>> {
+        if self.finish.is_some() {
+            return tokio::time::timeout(AFTER_FINISH, self.chunks.next()).await.unwrap_or(None);
+        }
+        self.chunks.next().await
+    }
+
+    fn take(&mut self, chunk: ChatCompletionChunk) -> Result<(), Error> {
+        if let Some(usage) = chunk.usage {
+            self.usage = Some(token_usage(&usage));
+        }
+        let mut answer = Map::new();
+        for (name, value) in [("system_fingerprint", chunk.system_fingerprint), ("service_tier", chunk.service_tier)] {
+            if let Some(value) = value.filter(|value| !value.is_null() && self.seen.get(name) != Some(value)) {
+                self.seen.insert(name.to_owned(), value.clone());
+                answer.insert(name.to_owned(), value);
+            }
+        }
+        // One answer was asked for; what comes after its end belongs to no answer.
+        let choice = chunk.choices.into_iter().find(|choice| choice.index == 0).filter(|_| self.finish.is_none());
+        let Some(ChunkChoice { delta, finish_reason, logprobs, .. }) = choice else {
+            self.queue_beside(Beside { answer, ..Beside::default() });
+            return Ok(());
         };
-        if event.data.trim() == "[DONE]" {
-            return None;
+        let fields = delta.rest.into_iter().filter(|(_, value)| !value.is_null()).collect();
+        self.queue_beside(Beside { delta: fields, logprobs: logprobs.filter(|value| !value.is_null()), answer });
+        self.ready.extend(delta.content.filter(|text| !text.is_empty()).map(ChatEvent::Delta));
+        self.finish = match finish_reason.as_deref() {
+            None | Some("") => None,
+            Some("error") => return Err(self.endpoint.protocol("it ended the answer with the reason `error`".to_owned())),
+            Some("length") => Some(FinishReason::Length),
+            Some("content_filter") => Some(FinishReason::ContentFilter),
+            Some("tool_calls") => Some(FinishReason::ToolCalls),
+            Some("function_call") => Some(FinishReason::FunctionCall),
+            Some(_) => Some(FinishReason::Stop),
+        };
+        Ok(())
+    }
+
+    fn queue_beside(&mut self, beside: Beside) {
+        if !beside.is_empty() {
+            self.ready.push_back(ChatEvent::Beside(beside));
         }
-        match parse_chunk(&endpoint, &event.data) {
-            Ok(chunk) => Some((Ok(chunk), Some((events, endpoint)))),
-            Err(error) => Some((Err(error), None)),
-        }
-    });
-    Ok(chunks.boxed())
+    }
 }
 
-fn parse_chunk(endpoint: &Endpoint, data: &str) -> Result<ChatCompletionChunk, Error> {
-    match serde_json::from_str::<ChatCompletionChunk>(data) {
-        Ok(chunk) => Ok(chunk),
-        // Servers report a failure in the middle of a stream as an error object.
-        Err(parse) => Err(match serde_json::from_str::<ErrorBody>(data) {
-            Ok(body) => Error::Unreachable { endpoint: endpoint.base_url().to_owned(), reason: body.error.message },
-            Err(_) => endpoint.protocol(parse.to_string()),
-        }),
+fn token_usage(usage: &Usage) -> TokenUsage {
+    TokenUsage {
+        prompt_tokens: usage.prompt_tokens,
+        cached_tokens: usage.prompt_tokens_details.map_or(0, |details| details.cached_tokens),
+        completion_tokens: usage.completion_tokens,
+        reasoning_tokens: usage.completion_tokens_details.map_or(0, |details| details.reasoning_tokens),
     }
 }

@@ -1,3 +1,4 @@
+use groundtone_openai_api::ErrorObject;
 use groundtone_types::ErrorKind;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub enum Error {
         status: u16,
         /// What it said, shortened.
         message: String,
+        /// The body of its error, where it had OpenAI's shape.
+        detail: Option<Box<ErrorObject>>,
         /// How long it asked to be left alone.
         retry_after: Option<Duration>,
     },
@@ -50,6 +53,14 @@ pub enum Error {
         endpoint: String,
         /// Why.
         reason: String,
+    },
+    /// The model server failed too often; nothing is sent to it for a while.
+    #[error("{endpoint} failed several times in a row and is left alone for another {:.0} s", wait.as_secs_f64().ceil())]
+    Resting {
+        /// Its address.
+        endpoint: String,
+        /// How long.
+        wait: Duration,
     },
     /// The model server took too long.
     #[error("{endpoint} did not answer within {seconds} s")]
@@ -96,7 +107,7 @@ impl Error {
             Self::Refused { status: 429, .. } => ErrorKind::Overloaded,
             Self::Refused { status: 400 | 413 | 422, .. } => ErrorKind::InvalidRequest,
             Self::Timeout { .. } => ErrorKind::Timeout,
-            Self::Refused { .. } | Self::Unreachable { .. } | Self::Protocol { .. } => ErrorKind::Unavailable,
+            Self::Refused { .. } | Self::Unreachable { .. } | Self::Protocol { .. } | Self::Resting { .. } => ErrorKind::Unavailable,
             Self::Dimensions { .. } => ErrorKind::Conflict,
             Self::Model { .. } => ErrorKind::Internal,
         }
@@ -115,6 +126,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
+            Self::Resting { wait, .. } => Some(*wait),
             _ => None,
         }
     }

@@ -1,5 +1,5 @@
 use crate::Error;
-use groundtone_openai_api::ErrorBody;
+use groundtone_openai_api::{ErrorBody, ErrorObject};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,6 +8,10 @@ use std::time::{Duration, SystemTime};
 
 /// Longest error text of a model server that is repeated to the caller.
 const ERROR_TEXT: usize = 500;
+/// Largest body of an error that is read.
+const ERROR_BYTES: usize = 64 << 10;
+/// Longest wait for the body of an error.
+const ERROR_WAIT: Duration = Duration::from_secs(5);
 /// Largest body that is read in one piece (16 MiB: 2,048 vectors of 1,536 numbers as base64).
 const BODY_BYTES: usize = 16 << 20;
 
@@ -35,6 +39,8 @@ impl Endpoint {
         let base_url = base_url.trim_end_matches('/').to_owned();
         let client = client_builder()
             .connect_timeout(connect)
+            // A redirect would turn a POST into a GET, or carry a prompt elsewhere: it is an answer like any other refusal.
+            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| Error::Unreachable { endpoint: base_url.clone(), reason: describe(&error) })?;
         Ok(Self { base_url, api_key, client, first_byte, idle })
@@ -66,11 +72,10 @@ impl Endpoint {
         }
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers(), SystemTime::now());
-        let message = match self.read(response).await {
-            Ok(bytes) => error_text(&bytes),
-            Err(error) => error.to_string(),
-        };
-        Err(Error::Refused { endpoint: self.base_url.clone(), status, message, retry_after })
+        // The status says enough: a body that drips or does not end is not waited for.
+        let bytes = tokio::time::timeout((self.idle / 2).min(ERROR_WAIT), self.read_within(response, ERROR_BYTES)).await;
+        let (message, detail) = bytes.ok().and_then(Result::ok).map_or_else(Default::default, |bytes| error_text(&bytes));
+        Err(Error::Refused { endpoint: self.base_url.clone(), status, message, detail, retry_after })
     }
 
     /// Reads a whole body, bounded in size and in silence.
@@ -155,12 +160,12 @@ pub(crate) fn describe(error: &reqwest::Error) -> String {
     if text.is_empty() { error.to_string() } else { text }
 }
 
-fn error_text(bytes: &[u8]) -> String {
-    let text = match serde_json::from_slice::<ErrorBody>(bytes) {
-        Ok(body) => body.error.message,
-        Err(_) => String::from_utf8_lossy(bytes).trim().to_owned(),
-    };
-    text.chars().take(ERROR_TEXT).collect()
+fn error_text(bytes: &[u8]) -> (String, Option<Box<ErrorObject>>) {
+    let shorten = |text: &str| text.chars().take(ERROR_TEXT).collect();
+    match serde_json::from_slice::<ErrorBody>(bytes) {
+        Ok(body) => (shorten(&body.error.message), Some(Box::new(body.error))),
+        Err(_) => (shorten(String::from_utf8_lossy(bytes).trim()), None),
+    }
 }
 
 /// `Retry-After` as seconds or as a date (RFC 9110, 10.2.3), and OpenAI's `retry-after-ms`.

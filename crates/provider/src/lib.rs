@@ -7,18 +7,23 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod batch;
+mod breaker;
 mod chat;
 mod download;
 mod embeddings;
 mod error;
+mod events;
 mod extract;
 mod extras;
 mod http;
 mod rerank;
+mod resilient;
+mod sse;
 mod web;
 
 pub use batch::{Batch, Batcher, Pace};
-pub use chat::{OpenAiChat, stream_chunks};
+pub use breaker::BreakerSettings;
+pub use chat::OpenAiChat;
 pub use download::{DownloadProgress, HubFile, download_from_hub};
 pub use embeddings::OpenAiEmbeddings;
 pub use error::Error;
@@ -26,6 +31,8 @@ pub use extract::{DocumentExtractor, ExtractedDocument, ExtractorKind, Media};
 pub use extras::ChatExtras;
 pub use http::{Endpoint, get_json, install_tls, post_json};
 pub use rerank::{HttpReranker, RerankShape, Reranker};
+pub use resilient::{Resilience, Resilient};
+pub use sse::stream_chunks;
 pub use web::{WebClient, WebError, WebPage, WebRequest, WebSettings, same_site};
 
 use async_trait::async_trait;

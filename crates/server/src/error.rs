@@ -6,36 +6,58 @@ use axum::response::{IntoResponse, Response};
 use groundtone_openai_api::{ErrorBody, ErrorObject};
 use groundtone_types::ErrorKind;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::any::Any;
+use std::time::Duration;
 use tracing::{error, warn};
 
-/// Seconds that an overloaded server asks its clients to wait.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+/// How long an overloaded server asks its clients to wait, where nothing better is known.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// An error as OpenAI's clients expect it.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
     message: String,
-    param: Option<&'static str>,
-    code: Option<&'static str>,
+    detail: Box<Detail>,
+}
+
+/// What few errors have.
+#[derive(Debug, Default)]
+struct Detail {
+    /// `type`, where the status does not say it.
+    kind: Option<String>,
+    param: Option<String>,
+    code: Option<Value>,
+    retry_after: Option<Duration>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None, code: None }
+        Self { status, message: message.into(), detail: Box::default() }
     }
 
-    pub(crate) fn invalid(param: &'static str, message: impl Into<String>) -> Self {
-        Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, message) }
+    pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message).param(param)
     }
 
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    pub(crate) fn code(self, code: &'static str) -> Self {
-        Self { code: Some(code), ..self }
+    pub(crate) fn param(mut self, param: impl Into<String>) -> Self {
+        self.detail.param = Some(param.into());
+        self
+    }
+
+    /// The same about a field that is called otherwise in this API.
+    pub(crate) fn renamed(self, from: &str, to: &str) -> Self {
+        if self.detail.param.as_deref() == Some(from) { self.param(to) } else { self }
+    }
+
+    pub(crate) fn code(mut self, code: &'static str) -> Self {
+        self.detail.code = Some(Value::String(code.to_owned()));
+        self
     }
 
     /// The one place where kinds become status codes. What is our fault is logged with its cause and answered without it.
@@ -67,10 +89,16 @@ impl ApiError {
             status if status.is_client_error() => "invalid_request_error",
             _ => "server_error",
         };
-        let code = self.code.map(|code| serde_json::Value::String(code.to_owned()));
-        ErrorBody {
-            error: ErrorObject { message: self.message.clone(), kind: kind.to_owned(), param: self.param.map(str::to_owned), code },
-        }
+        let code = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => Some("rate_limit_exceeded"),
+            StatusCode::BAD_GATEWAY => Some("upstream_error"),
+            StatusCode::SERVICE_UNAVAILABLE => Some("upstream_unavailable"),
+            StatusCode::GATEWAY_TIMEOUT => Some("timeout"),
+            _ => None,
+        };
+        let code = self.detail.code.clone().or_else(|| code.map(|code| Value::String(code.to_owned())));
+        let kind = self.detail.kind.clone().unwrap_or_else(|| kind.to_owned());
+        ErrorBody { error: ErrorObject { message: self.message.clone(), kind, param: self.detail.param.clone(), code } }
     }
 }
 
@@ -78,11 +106,32 @@ impl From<groundtone_answer::Error> for ApiError {
     fn from(error: groundtone_answer::Error) -> Self {
         let api = Self::of(error.kind(), &error);
         match error {
-            groundtone_answer::Error::Conversation(_) => Self { param: Some("messages"), ..api },
-            groundtone_answer::Error::Prompt(_) | groundtone_answer::Error::Model(groundtone_provider::Error::PromptTooLong { .. }) => {
-                Self { param: Some("messages"), ..api }.code("context_length_exceeded")
-            }
+            groundtone_answer::Error::Conversation(_) => api.param("messages"),
+            groundtone_answer::Error::Prompt(_) => api.param("messages").code("context_length_exceeded"),
+            groundtone_answer::Error::Model(error) => api.of_model(error),
             _ => api,
+        }
+    }
+}
+
+impl ApiError {
+    /// What a model's error says beyond its kind. A model server's refusal of the client's own request comes through as it is.
+    fn of_model(mut self, error: groundtone_provider::Error) -> Self {
+        use groundtone_provider::Error;
+        self.detail.retry_after = error.retry_after();
+        match error {
+            Error::PromptTooLong { .. } => self.param("messages").code("context_length_exceeded"),
+            Error::Unsupported { parameter, .. } => {
+                let field = parameter.split(['[', ':']).next().unwrap_or_default().to_owned();
+                self.param(field).code("unsupported_parameter")
+            }
+            Error::Resting { .. } => Self { status: StatusCode::SERVICE_UNAVAILABLE, ..self },
+            Error::Refused { detail: Some(theirs), .. } if self.status == StatusCode::BAD_REQUEST => {
+                let kind = Some(theirs.kind).filter(|kind| !kind.is_empty());
+                let code = theirs.code.filter(|code| !code.is_null());
+                Self { message: theirs.message, detail: Box::new(Detail { kind, param: theirs.param, code, retry_after: None }), ..self }
+            }
+            _ => self,
         }
     }
 }
@@ -90,8 +139,10 @@ impl From<groundtone_answer::Error> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            // Whole seconds, rounded up: nobody comes back too early.
+            let seconds = self.detail.retry_after.unwrap_or(RETRY_AFTER).as_secs_f64().ceil().max(1.0) as u64;
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

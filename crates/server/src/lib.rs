@@ -9,8 +9,10 @@ mod auth;
 mod error;
 mod run;
 mod state;
+mod stores;
 
 pub use api::generations::{GenerationList, SwitchBody};
+pub use api::responses::ResponseStore;
 pub use api::search::{SearchBody, SearchHits};
 pub use auth::{AccessPolicy, KeyHash};
 pub use run::{RunError, run};
@@ -27,13 +29,31 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tracing::{Instrument, field, info, info_span};
 
+/// Room for the parts of an upload around its file.
+const FORM_BYTES: usize = 64 << 10;
+
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every route, with its limits. A body that is too large is answered with 413 before it is read.
 pub fn app(state: Arc<AppState>) -> Router {
     let documents = put(api::documents::put).delete(api::documents::delete).get(api::documents::status);
+    // A form around the file takes some room of its own.
+    let upload = post(api::files::create).layer(DefaultBodyLimit::max(state.limits.max_document_bytes.saturating_add(FORM_BYTES)));
     let guarded = Router::new()
         .route("/v1/groundtone/documents/{*id}", documents.layer(DefaultBodyLimit::max(state.limits.max_document_bytes)))
+        .route("/v1/files", get(api::files::list).merge(upload))
+        .route("/v1/files/{id}", get(api::files::retrieve).delete(api::files::delete))
+        .route("/v1/files/{id}/content", get(api::files::content))
+        .route("/v1/vector_stores", get(api::vector_stores::list).post(api::vector_stores::create))
+        .route(
+            "/v1/vector_stores/{id}",
+            get(api::vector_stores::retrieve).post(api::vector_stores::modify).delete(api::vector_stores::delete),
+        )
+        .route("/v1/vector_stores/{id}/files", get(api::vector_stores::list_files).post(api::vector_stores::attach_file))
+        .route("/v1/vector_stores/{id}/files/{file_id}", get(api::vector_stores::retrieve_file).delete(api::vector_stores::detach_file))
+        .route("/v1/vector_stores/{id}/search", post(api::vector_stores::search))
+        .route("/v1/responses", post(api::responses::create))
+        .route("/v1/responses/{id}", get(api::responses::retrieve).delete(api::responses::delete))
         .route("/v1/chat/completions", post(api::chat::create))
         .route("/v1/embeddings", post(api::embeddings::create))
         .route("/v1/models", get(api::models::list))

@@ -1,6 +1,7 @@
+use crate::api::responses::ResponseStore;
 use crate::auth::AccessPolicy;
 use groundtone_answer::Answerer;
-use groundtone_catalog::Catalog;
+use groundtone_catalog::{Catalog, FileStore};
 use groundtone_ingest::{IngestSettings, Ingester};
 use groundtone_provider::Embedder;
 use groundtone_types::Tenant;
@@ -16,6 +17,8 @@ pub struct Limits {
     pub max_document_bytes: usize,
     /// Longest time from a request to the end of its answer.
     pub request_timeout: Duration,
+    /// Most vector stores of a tenant, beside the assistant's own collection.
+    pub max_vector_stores: u32,
     /// Most texts in one call of `/v1/embeddings`.
     pub max_embedding_inputs: usize,
     /// How long running answers may finish after a stop signal.
@@ -40,6 +43,10 @@ pub struct AppState {
     pub answerer: Answerer,
     /// Behind `/v1/groundtone/documents`.
     pub documents: Documents,
+    /// Behind `/v1/files`.
+    pub files: FileStore,
+    /// Behind `/v1/responses`.
+    pub responses: ResponseStore,
     /// Behind `/v1/embeddings`.
     pub embedder: Arc<dyn Embedder>,
     /// Who may call.

@@ -3,13 +3,15 @@
 //! [`ScriptedServer`] answers `/v1/chat/completions`, `/v1/embeddings` and the routes of document extractors and rerankers with what a test put in its script,
 //! records every request, and knows when a client left.
 //! It stands in for a *remote* model where faults and bytes on the wire are tested; answers, training and retrieval are tested with real models.
-//! [`Site`] is a web site and [`Bucket`] an S3 bucket, on loopback ports as well.
+//! [`RawServer`] is one below HTTP, for what no HTTP library would send. [`Site`] is a web site and [`Bucket`] an S3 bucket, on loopback ports as well.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fixture that cannot work must fail its test")]
 
 mod bucket;
+mod raw;
 mod site;
 
 pub use bucket::{Bucket, Object};
+pub use raw::{RawServer, Step};
 pub use site::{Page, Site, Visit};
 
 use axum::Router;

@@ -4,6 +4,7 @@
 //! ([`engine`]). A finished answer leaves its keys and values in the cache, and the next prompt with the same beginning goes on from there.
 
 mod engine;
+mod extras;
 mod slot;
 mod template;
 mod text;
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use engine::{Engine, Job};
 use futures::StreamExt;
 use groundtone_prompt::CountTokens;
-use groundtone_provider::{ChatModel, ChatRequest, ChatStream, Error, Sampling};
+use groundtone_provider::{ChatExtras, ChatModel, ChatRequest, ChatStream, Error, Sampling};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::model::{LlamaChatTemplate, LlamaModel};
@@ -124,7 +125,15 @@ impl ChatModel for LlamaChat {
         self.tokens.clone()
     }
 
+    fn check(&self, extras: &ChatExtras) -> Result<(), Error> {
+        match extras::unsupported(extras) {
+            Some(parameter) => Err(Error::Unsupported { model: self.settings.model_id.clone(), parameter }),
+            None => Ok(()),
+        }
+    }
+
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream, Error> {
+        self.check(&request.extras)?;
         let place = self.take_place()?;
         let (model, template) = (self.model.clone(), self.template.clone());
         let tokenize = move || template::tokenize_chat(&model, &template, &request.messages);

@@ -1,4 +1,7 @@
+use crate::api::beside::Gathered;
+use crate::api::conversation::question;
 use crate::api::models::unknown;
+use crate::api::wire::{annotations, extension, finish_reason, unix_now, usage};
 use crate::error::{ApiError, ApiJson};
 use crate::state::AppState;
 use axum::Json;
@@ -6,24 +9,22 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use futures::future::try_join_all;
 use futures::{Stream, StreamExt, stream};
-use groundtone_answer::{AnswerEvent, AnswerStream, Question, Summary};
-use groundtone_openai_api::{
-    Annotation, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, Choice, ChunkChoice, Content, Delta, PromptTokensDetails,
-    RequestMessage, ResponseMessage, Stop, UrlCitation, Usage,
-};
-use groundtone_prompt::{PromptMessage, Role};
-use groundtone_provider::{FinishReason, Sampling};
-use serde_json::{Value, json};
+use groundtone_answer::{Answer, AnswerEvent, AnswerStream, Error, Question, Summary};
+use groundtone_openai_api::{ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, Choice, ChunkChoice, Delta, ResponseMessage};
+use groundtone_provider::Beside;
+use groundtone_types::TokenUsage;
+use serde_json::{Map, Value};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::Instant;
 
-/// Fields that change what an answer must be. Where we cannot do them, the client is told instead of getting something else.
-const NOT_YET: &[&str] = &["tools", "tool_choice", "functions", "function_call", "logprobs", "audio", "logit_bias"];
 /// A comment line this often keeps proxies from closing a slow stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Most answers of one request.
+const MOST_CHOICES: u32 = 16;
 
 /// `POST /v1/chat/completions`, as one body or as a stream.
 pub(crate) async fn create(
@@ -35,108 +36,92 @@ pub(crate) async fn create(
     }
     let streamed = request.stream.unwrap_or(false);
     let include_usage = request.stream_options.is_some_and(|options| options.include_usage);
-    let head = Head { id: format!("chatcmpl-{}", uuid::Uuid::now_v7().simple()), created: unix_now(), model: request.model.clone() };
+    let head = Head {
+        id: format!("chatcmpl-{}", uuid::Uuid::now_v7().simple()),
+        created: unix_now(),
+        model: request.model.clone(),
+        answer: Map::new(),
+    };
     let deadline = Instant::now() + state.limits.request_timeout;
-    let too_late =
-        || ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("no complete answer within {} s", state.limits.request_timeout.as_secs()));
-    let question = question(&state, request)?;
+    let count = request.n.unwrap_or(1);
+    if !(1..=MOST_CHOICES).contains(&count) {
+        return Err(ApiError::invalid("n", format!("`n` must be between 1 and {MOST_CHOICES}")));
+    }
+    let questions = choices(&question(&state, request)?, count);
     if streamed {
-        let answer = tokio::time::timeout_at(deadline, state.answerer.stream(question)).await.map_err(|_| too_late())??;
-        let events = chunks(answer, head, include_usage, deadline).map(Ok::<Event, Infallible>);
+        let begin = try_join_all(questions.into_iter().map(|question| state.answerer.stream(question)));
+        let answers = tokio::time::timeout_at(deadline, begin).await.map_err(|_| too_late(&state))??;
+        let events = chunks(answers, head, include_usage, deadline).map(Ok::<Event, Infallible>);
         return Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response());
     }
-    let answer = tokio::time::timeout_at(deadline, state.answerer.answer(question)).await.map_err(|_| too_late())??;
-    let summary = answer.summary;
-    let message =
-        ResponseMessage { role: "assistant".to_owned(), content: Some(answer.text), refusal: None, annotations: annotations(&summary) };
-    let body = ChatCompletion {
+    let answers = try_join_all(questions.into_iter().map(|question| state.answerer.answer(question)));
+    let answers = tokio::time::timeout_at(deadline, answers).await.map_err(|_| too_late(&state))??;
+    Ok(Json(whole(answers, head)).into_response())
+}
+
+pub(crate) fn too_late(state: &AppState) -> ApiError {
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("no complete answer within {} s", state.limits.request_timeout.as_secs()))
+}
+
+/// One question for each answer that is wanted: each is retrieved, written and cited for itself. A given seed is counted up, or all would be the same.
+fn choices(question: &Question, count: u32) -> Vec<Question> {
+    let choice = |number: u32| {
+        let mut question = question.clone();
+        question.sampling.seed = question.sampling.seed.map(|seed| seed.wrapping_add(u64::from(number)));
+        question
+    };
+    (0..count).map(choice).collect()
+}
+
+fn whole(answers: Vec<Answer>, head: Head) -> ChatCompletion {
+    let mut body = ChatCompletion {
         id: head.id,
         object: "chat.completion".to_owned(),
         created: head.created,
         model: head.model,
-        choices: vec![Choice { index: 0, message, finish_reason: Some(finish_reason(summary.finish).to_owned()), logprobs: None }],
-        usage: usage(&summary),
-        groundtone: Some(extension(&summary)),
+        choices: Vec::with_capacity(answers.len()),
+        usage: usage(sum(answers.iter().map(|answer| answer.summary.usage))),
+        system_fingerprint: None,
+        service_tier: None,
+        groundtone: answers.first().map(|answer| extension(&answer.summary)),
     };
-    Ok(Json(body).into_response())
+    for (index, answer) in (0..).zip(answers) {
+        let mut beside = Gathered::of(answer.beside);
+        body.system_fingerprint = beside.answer.remove("system_fingerprint").or(body.system_fingerprint);
+        body.service_tier = beside.answer.remove("service_tier").or(body.service_tier);
+        let refusal = beside.message.remove("refusal").and_then(|refusal| refusal.as_str().map(str::to_owned));
+        // A model that only calls tools, or refuses, says nothing.
+        let silent = answer.text.is_empty() && (refusal.is_some() || !beside.message.is_empty());
+        let message = ResponseMessage {
+            role: "assistant".to_owned(),
+            content: (!silent).then_some(answer.text),
+            refusal,
+            annotations: annotations(&answer.summary),
+            rest: beside.message,
+        };
+        let finish_reason = Some(finish_reason(answer.summary.finish).to_owned());
+        body.choices.push(Choice { index, message, finish_reason, logprobs: beside.logprobs });
+    }
+    body
 }
 
-/// Checks a request and takes out of it what an answer needs.
-fn question(state: &AppState, request: ChatCompletionRequest) -> Result<Question, ApiError> {
-    if let Some(field) = NOT_YET.iter().find(|field| {
-        request
-            .rest
-            .get(**field)
-            .is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)) && *value != json!([]) && *value != json!({}))
-    }) {
-        return Err(ApiError::invalid(field, format!("`{field}` is not supported by this server")));
-    }
-    if request.rest.get("response_format").is_some_and(|format| format["type"] != "text") {
-        return Err(ApiError::invalid("response_format", "only `{\"type\": \"text\"}` is supported by this server"));
-    }
-    if request.n.is_some_and(|n| n != 1) {
-        return Err(ApiError::invalid("n", "this server gives one answer a request: leave `n` out or send 1"));
-    }
-    in_range("temperature", request.temperature, 0.0, 2.0)?;
-    in_range("top_p", request.top_p, 0.0, 1.0)?;
-    in_range("presence_penalty", request.presence_penalty, -2.0, 2.0)?;
-    in_range("frequency_penalty", request.frequency_penalty, -2.0, 2.0)?;
-    let max_tokens = request.max_completion_tokens.or(request.max_tokens);
-    if max_tokens == Some(0) {
-        return Err(ApiError::invalid("max_tokens", "send at least 1"));
-    }
-    let stop = request.stop.map(Stop::into_vec).unwrap_or_default();
-    if stop.len() > 4 || stop.iter().any(String::is_empty) {
-        return Err(ApiError::invalid("stop", "send at most 4 strings, none of them empty"));
-    }
-    let messages = request.messages.into_iter().map(message).collect::<Result<Vec<_>, _>>()?;
-    let sampling = Sampling {
-        temperature: request.temperature,
-        top_p: request.top_p,
-        max_tokens,
-        stop,
-        seed: request.seed.map(|seed| seed as u64),
-        presence_penalty: request.presence_penalty,
-        frequency_penalty: request.frequency_penalty,
-    };
-    Ok(Question { sampling, ..Question::new(state.tenant.clone(), messages) })
+/// Tokens of all answers; `None` where the model server did not say.
+fn sum(usages: impl Iterator<Item = Option<TokenUsage>>) -> Option<TokenUsage> {
+    usages.flatten().reduce(|a, b| TokenUsage {
+        prompt_tokens: a.prompt_tokens + b.prompt_tokens,
+        cached_tokens: a.cached_tokens + b.cached_tokens,
+        completion_tokens: a.completion_tokens + b.completion_tokens,
+        reasoning_tokens: a.reasoning_tokens + b.reasoning_tokens,
+    })
 }
 
-fn in_range(param: &'static str, value: Option<f32>, least: f32, most: f32) -> Result<(), ApiError> {
-    match value {
-        Some(value) if !(least..=most).contains(&value) => {
-            Err(ApiError::invalid(param, format!("`{param}` must be between {least} and {most}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn message(message: RequestMessage) -> Result<PromptMessage, ApiError> {
-    let role = match message.role.as_str() {
-        "system" | "developer" => Role::System,
-        "user" => Role::User,
-        "assistant" => Role::Assistant,
-        other => return Err(ApiError::invalid("messages", format!("messages of role `{other}` are not supported by this server"))),
-    };
-    let content = match message.content {
-        Some(Content::Text(text)) => text,
-        Some(Content::Parts(parts)) => {
-            let texts = parts.into_iter().map(|part| match (part.kind.as_str(), part.text) {
-                ("text", Some(text)) => Ok(text),
-                (kind, _) => Err(ApiError::invalid("messages", format!("message parts of type `{kind}` are not supported by this server"))),
-            });
-            texts.collect::<Result<Vec<_>, _>>()?.join("\n")
-        }
-        None => String::new(),
-    };
-    Ok(PromptMessage::new(role, content))
-}
-
-/// What every event of one answer says.
+/// What every event of one request says.
 struct Head {
     id: String,
     created: i64,
     model: String,
+    /// `system_fingerprint`, `service_tier`: known when the model server has said them.
+    answer: Map<String, Value>,
 }
 
 impl Head {
@@ -147,55 +132,91 @@ impl Head {
             created: self.created,
             model: self.model.clone(),
             choices,
+            system_fingerprint: self.answer.get("system_fingerprint").cloned(),
+            service_tier: self.answer.get("service_tier").cloned(),
             usage: None,
             groundtone: None,
         }
     }
 
-    fn delta(&self, delta: Delta, finish_reason: Option<&str>) -> ChatCompletionChunk {
-        self.chunk(vec![ChunkChoice { index: 0, delta, finish_reason: finish_reason.map(str::to_owned), logprobs: None }])
+    fn delta(&self, index: u32, delta: Delta, finish_reason: Option<&str>) -> ChatCompletionChunk {
+        self.chunk(vec![ChunkChoice { index, delta, finish_reason: finish_reason.map(str::to_owned), logprobs: None }])
+    }
+
+    fn beside(&mut self, index: u32, beside: Beside) -> ChatCompletionChunk {
+        self.answer.extend(beside.answer);
+        let delta = Delta { rest: beside.delta, ..Delta::default() };
+        self.chunk(vec![ChunkChoice { index, delta, finish_reason: None, logprobs: beside.logprobs }])
+    }
+
+    /// The last delta of one answer, with its citations.
+    fn closing(&self, index: u32, summary: &Summary) -> ChatCompletionChunk {
+        let delta = Delta { annotations: Some(annotations(summary)), ..Delta::default() };
+        ChatCompletionChunk { groundtone: Some(extension(summary)), ..self.delta(index, delta, Some(finish_reason(summary.finish))) }
     }
 }
 
-/// The events of one answer. Dropping them, as axum does when the client leaves, stops the model.
-fn chunks(answer: AnswerStream, head: Head, include_usage: bool, deadline: Instant) -> impl Stream<Item = Event> + Send {
-    let first = head.delta(Delta { role: Some("assistant".to_owned()), content: Some(String::new()), annotations: None }, None);
-    let opening = stream::once(std::future::ready(event(&first)));
-    let state = Some((answer, head));
+/// Answers that are being written, and what is known of those that are through.
+struct Writing<S> {
+    events: S,
+    head: Head,
+    left: usize,
+    usages: Vec<Option<TokenUsage>>,
+}
+
+/// The events of all answers of one request. Dropping them, as axum does when the client leaves, stops the model.
+fn chunks(answers: Vec<AnswerStream>, head: Head, include_usage: bool, deadline: Instant) -> impl Stream<Item = Event> + Send {
+    let opening: Vec<Event> = (0..)
+        .zip(&answers)
+        .map(|(index, _)| {
+            event(&head.delta(index, Delta { role: Some("assistant".to_owned()), content: Some(String::new()), ..Delta::default() }, None))
+        })
+        .collect();
+    let left = answers.len();
+    let numbered = (0..).zip(answers).map(|(index, answer)| answer.map(move |event| (index, event)));
+    let state = Some(Writing { events: stream::select_all(numbered), head, left, usages: Vec::new() });
     let rest = stream::unfold(state, move |state| async move {
-        let (mut answer, head) = state?;
-        let step = match tokio::time::timeout_at(deadline, answer.next()).await {
+        let mut writing = state?;
+        let step = match tokio::time::timeout_at(deadline, writing.events.next()).await {
             Err(_) => {
-                return Some((
-                    vec![failure(&ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long and was cut off"))],
-                    None,
-                ));
+                let error = ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long and was cut off");
+                return Some((vec![failure(&error)], None));
             }
             Ok(step) => step?,
         };
-        match step {
-            Ok(AnswerEvent::Delta(text)) => {
-                let events = vec![event(&head.delta(Delta { content: Some(text), ..Delta::default() }, None))];
-                Some((events, Some((answer, head))))
-            }
-            Ok(AnswerEvent::Beside(_)) => Some((Vec::new(), Some((answer, head)))),
-            Ok(AnswerEvent::Done(summary)) => Some((closing(&head, &summary, include_usage), None)),
-            Err(error) => Some((vec![failure(&ApiError::from(error))], None)),
-        }
+        writing.step(step, include_usage)
     });
-    opening.chain(rest.map(stream::iter).flatten())
+    stream::iter(opening).chain(rest.map(stream::iter).flatten())
 }
 
-/// The last delta with the citations, the usage where it was asked for, and `[DONE]`.
-fn closing(head: &Head, summary: &Summary, include_usage: bool) -> Vec<Event> {
-    let mut last = head.delta(Delta { annotations: Some(annotations(summary)), ..Delta::default() }, Some(finish_reason(summary.finish)));
-    last.groundtone = Some(extension(summary));
-    let mut events = vec![event(&last)];
-    if include_usage {
-        events.push(event(&ChatCompletionChunk { usage: usage(summary), ..head.chunk(Vec::new()) }));
+impl<S> Writing<S> {
+    fn step(
+        mut self,
+        (index, event_or_error): (u32, Result<AnswerEvent, Error>),
+        include_usage: bool,
+    ) -> Option<(Vec<Event>, Option<Self>)> {
+        match event_or_error {
+            Ok(AnswerEvent::Delta(text)) => {
+                let chunk = self.head.delta(index, Delta { content: Some(text), ..Delta::default() }, None);
+                Some((vec![event(&chunk)], Some(self)))
+            }
+            Ok(AnswerEvent::Beside(beside)) => Some((vec![event(&self.head.beside(index, beside))], Some(self))),
+            Ok(AnswerEvent::Done(summary)) => {
+                self.usages.push(summary.usage);
+                self.left -= 1;
+                let mut events = vec![event(&self.head.closing(index, &summary))];
+                if self.left > 0 {
+                    return Some((events, Some(self)));
+                }
+                if include_usage {
+                    events.push(event(&ChatCompletionChunk { usage: usage(sum(self.usages.into_iter())), ..self.head.chunk(Vec::new()) }));
+                }
+                events.push(Event::default().data("[DONE]"));
+                Some((events, None))
+            }
+            Err(error) => Some((vec![failure(&ApiError::from(error))], None)),
+        }
     }
-    events.push(Event::default().data("[DONE]"));
-    events
 }
 
 fn event(chunk: &ChatCompletionChunk) -> Event {
@@ -205,62 +226,4 @@ fn event(chunk: &ChatCompletionChunk) -> Event {
 /// A failure after the first event: the body of an error, and no `[DONE]`, so that no client takes the answer for complete.
 fn failure(error: &ApiError) -> Event {
     Event::default().json_data(error.body()).unwrap_or_else(|_| Event::default().comment("an error could not be written"))
-}
-
-fn annotations(summary: &Summary) -> Vec<Annotation> {
-    let annotation = |citation: &groundtone_answer::CitedSource| Annotation {
-        kind: "url_citation".to_owned(),
-        url_citation: UrlCitation {
-            start_index: citation.start,
-            end_index: citation.end,
-            url: citation.url.clone(),
-            title: citation.title.clone(),
-        },
-    };
-    summary.citations.iter().map(annotation).collect()
-}
-
-fn usage(summary: &Summary) -> Option<Usage> {
-    summary.usage.map(|usage| Usage {
-        prompt_tokens: usage.prompt_tokens,
-        completion_tokens: usage.completion_tokens,
-        total_tokens: usage.total(),
-        prompt_tokens_details: Some(PromptTokensDetails { cached_tokens: usage.cached_tokens }),
-    })
-}
-
-/// The `groundtone` object beside the answer: what was retrieved, what was cited and why, and where the time went.
-fn extension(summary: &Summary) -> Value {
-    let sources: Vec<Value> = summary
-        .sources
-        .iter()
-        .enumerate()
-        .map(|(at, source)| {
-            let chunk = &source.chunk;
-            json!({"number": at + 1, "document": chunk.document, "title": chunk.breadcrumb(), "url": chunk.url, "text": chunk.shown_text(), "score": source.score})
-        })
-        .collect();
-    json!({
-        "model": summary.model,
-        "prompt_fingerprint": summary.prompt_fingerprint,
-        "abstained": summary.abstained,
-        "citations": summary.citations,
-        "unresolved_markers": summary.unresolved_markers,
-        "sources": sources,
-        "timings": summary.timings,
-    })
-}
-
-fn finish_reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ContentFilter => "content_filter",
-        FinishReason::ToolCalls => "tool_calls",
-        FinishReason::FunctionCall => "function_call",
-    }
-}
-
-fn unix_now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))
 }

@@ -65,7 +65,7 @@ fn failed(error: &groundtone_ingest::Error) -> ApiError {
 }
 
 impl Documents {
-    fn settings(&self) -> IngestSettings {
+    pub(crate) fn settings(&self) -> IngestSettings {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX));
         IngestSettings { run: uuid::Uuid::now_v7(), source: PUSH.to_owned(), now, ..self.settings.clone() }
     }

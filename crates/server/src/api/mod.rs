@@ -1,10 +1,16 @@
 //! One module for each family of routes.
 
+pub(crate) mod beside;
 pub(crate) mod chat;
+pub(crate) mod conversation;
 pub(crate) mod documents;
 pub(crate) mod embeddings;
+pub(crate) mod files;
 pub(crate) mod generations;
 pub(crate) mod health;
 pub(crate) mod models;
 pub(crate) mod page;
+pub(crate) mod responses;
 pub(crate) mod search;
+pub(crate) mod vector_stores;
+pub(crate) mod wire;
