@@ -25,7 +25,7 @@ pub enum CitationStatus {
     Repaired,
     /// The claim says something that the source does not.
     Unsupported,
-    /// The claim holds nothing that could be compared ("Yes [1].").
+    /// The claim holds nothing that could be compared (a bare "Yes").
     Unchecked,
 }
 

@@ -158,7 +158,7 @@ impl AnswerReader {
     pub fn resolve(&mut self, supported: bool) {
         if let Some(group) = self.waiting.take() {
             let doubt = if supported { None } else { Some(Doubt::Words) };
-            self.place(group, doubt);
+            self.place(&group, doubt);
         }
     }
 
@@ -334,7 +334,7 @@ impl AnswerReader {
             self.waiting = Some(group);
             return Some(Some(ask));
         }
-        self.place(group, doubt);
+        self.place(&group, doubt);
         Some(None)
     }
 
@@ -343,8 +343,8 @@ impl AnswerReader {
     }
 
     /// Decides over a group and shows what is left of it.
-    fn place(&mut self, group: Group, doubt: Option<Doubt>) {
-        let verdicts = self.judge(&group, doubt);
+    fn place(&mut self, group: &Group, doubt: Option<Doubt>) {
+        let verdicts = self.judge(group, doubt);
         let kept: Vec<Verdict> = match self.rules.policy {
             CitationPolicy::Report => verdicts,
             _ => {
