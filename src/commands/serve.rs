@@ -91,7 +91,6 @@ pub(crate) async fn serve(
         responses: ResponseStore::default(),
         embedder: library.embedder.clone(),
         access: AccessPolicy { keys },
-        tenant: library.tenant.clone(),
         limits,
         started_at: now(),
     };

@@ -4,17 +4,17 @@
 //! This is the only crate that knows axum and status codes.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+mod access;
 mod api;
-mod auth;
 mod error;
 mod run;
 mod state;
 mod stores;
 
+pub use access::{AccessPolicy, KeyHash, Need, ROUTES};
 pub use api::generations::{GenerationList, SwitchBody};
 pub use api::responses::ResponseStore;
 pub use api::search::{SearchBody, SearchHits};
-pub use auth::{AccessPolicy, KeyHash};
 pub use run::{RunError, run};
 pub use state::{AppState, Documents, Limits};
 
@@ -61,7 +61,7 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/groundtone/generations", get(api::generations::list))
         .route("/v1/groundtone/generations/switch", post(api::generations::switch))
         .route("/v1/groundtone/search", post(api::search::search))
-        .route_layer(middleware::from_fn_with_state(state.clone(), auth::require_access));
+        .route_layer(middleware::from_fn_with_state(state.clone(), access::authorize));
     Router::new()
         .merge(guarded)
         .route("/healthz", get(api::health::alive))
@@ -72,7 +72,7 @@ pub fn app(state: Arc<AppState>) -> Router {
         .method_not_allowed_fallback(|| async {
             error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this route does not take this method")
         })
-        .layer(middleware::from_fn_with_state(state.clone(), auth::require_known_host))
+        .layer(middleware::from_fn_with_state(state.clone(), access::require_known_host))
         .layer(DefaultBodyLimit::max(state.limits.max_body_bytes))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn(trace_request))

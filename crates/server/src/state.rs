@@ -1,10 +1,9 @@
+use crate::access::AccessPolicy;
 use crate::api::responses::ResponseStore;
-use crate::auth::AccessPolicy;
 use groundtone_answer::Answerer;
 use groundtone_catalog::{Catalog, FileStore};
 use groundtone_ingest::{IngestSettings, Ingester};
 use groundtone_provider::Embedder;
-use groundtone_types::Tenant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,8 +50,6 @@ pub struct AppState {
     pub embedder: Arc<dyn Embedder>,
     /// Who may call.
     pub access: AccessPolicy,
-    /// Whose documents are searched.
-    pub tenant: Tenant,
     /// What a request may cost.
     pub limits: Limits,
     /// Unix seconds; `created` in the list of models.

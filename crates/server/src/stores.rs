@@ -42,7 +42,7 @@ impl Documents {
         let ending = Path::new(&file.filename).extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
         let id = DocumentId::new(document_of(file)).map_err(|error| ApiError::invalid("file_id", error.to_string()))?;
         let document = PushedDocument { id: id.clone(), bytes, ending, title: None, url: String::new(), metadata: Metadata::default() };
-        let settings = IngestSettings { tenant: tenant.clone(), collection: store.clone(), source: FILES.to_owned(), ..self.settings() };
+        let settings = IngestSettings { collection: store.clone(), source: FILES.to_owned(), ..self.settings(tenant) };
         let _turn = self.turn.lock().await;
         let outcome = self.ingester.run(Arc::new(document), &settings, &|_| {}).await;
         (record.status, record.error) = match outcome {

@@ -5,10 +5,12 @@
 
 mod metadata;
 mod names;
+mod scope;
 mod text;
 
 pub use metadata::{Metadata, MetadataError, MetadataValue};
 pub use names::{Collection, DocumentId, NameError, Tenant};
+pub use scope::{Scope, UnknownScope};
 pub use text::{Chunk, ContentHash, Parent, Snippet, Span};
 
 use serde::{Deserialize, Serialize};

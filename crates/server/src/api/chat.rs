@@ -1,3 +1,4 @@
+use crate::access::Caller;
 use crate::api::beside::Gathered;
 use crate::api::conversation::question;
 use crate::api::models::unknown;
@@ -29,6 +30,7 @@ const MOST_CHOICES: u32 = 16;
 /// `POST /v1/chat/completions`, as one body or as a stream.
 pub(crate) async fn create(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     ApiJson(request): ApiJson<ChatCompletionRequest>,
 ) -> Result<Response, ApiError> {
     if request.model != state.answerer.assistant().name {
@@ -47,7 +49,7 @@ pub(crate) async fn create(
     if !(1..=MOST_CHOICES).contains(&count) {
         return Err(ApiError::invalid("n", format!("`n` must be between 1 and {MOST_CHOICES}")));
     }
-    let questions = choices(&question(&state, request)?, count);
+    let questions = choices(&question(&caller.tenant, request)?, count);
     if streamed {
         let begin = try_join_all(questions.into_iter().map(|question| state.answerer.stream(question)));
         let answers = tokio::time::timeout_at(deadline, begin).await.map_err(|_| too_late(&state))??;

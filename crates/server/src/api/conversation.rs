@@ -1,16 +1,16 @@
 //! A client's request as a question: what is said, how to write, and what rides beside.
 
 use crate::error::ApiError;
-use crate::state::AppState;
 use groundtone_answer::Question;
 use groundtone_openai_api::{ChatCompletionRequest, Content, RequestMessage, Stop};
 use groundtone_prompt::{PromptMessage, Role};
 use groundtone_provider::{ChatExtras, Sampling};
+use groundtone_types::Tenant;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// Checks a request and takes out of it what an answer needs.
-pub(crate) fn question(state: &AppState, request: ChatCompletionRequest) -> Result<Question, ApiError> {
+pub(crate) fn question(tenant: &Tenant, request: ChatCompletionRequest) -> Result<Question, ApiError> {
     in_range("temperature", request.temperature, 0.0, 2.0)?;
     in_range("top_p", request.top_p, 0.0, 1.0)?;
     in_range("presence_penalty", request.presence_penalty, -2.0, 2.0)?;
@@ -36,7 +36,7 @@ pub(crate) fn question(state: &AppState, request: ChatCompletionRequest) -> Resu
     // Ours; no model server knows it.
     parameters.remove("groundtone");
     let (messages, extras) = split(request.messages, parameters, older_max_tokens)?;
-    Ok(Question { sampling, extras: Arc::new(extras), ..Question::new(state.tenant.clone(), messages) })
+    Ok(Question { sampling, extras: Arc::new(extras), ..Question::new(tenant.clone(), messages) })
 }
 
 fn in_range(param: &'static str, value: Option<f32>, least: f32, most: f32) -> Result<(), ApiError> {

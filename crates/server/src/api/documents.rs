@@ -1,3 +1,4 @@
+use crate::access::Caller;
 use crate::error::{ApiError, ApiJson};
 use crate::state::{AppState, Documents};
 use axum::Json;
@@ -6,7 +7,7 @@ use axum::http::StatusCode;
 use groundtone_catalog::DocumentRecord;
 use groundtone_ingest::source::{PUSH, PushedDocument};
 use groundtone_ingest::{IngestSettings, Receipt, Report};
-use groundtone_types::{DocumentId, Metadata};
+use groundtone_types::{DocumentId, Metadata, Tenant};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -65,15 +66,16 @@ fn failed(error: &groundtone_ingest::Error) -> ApiError {
 }
 
 impl Documents {
-    pub(crate) fn settings(&self) -> IngestSettings {
+    pub(crate) fn settings(&self, tenant: &Tenant) -> IngestSettings {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX));
-        IngestSettings { run: uuid::Uuid::now_v7(), source: PUSH.to_owned(), now, ..self.settings.clone() }
+        IngestSettings { run: uuid::Uuid::now_v7(), tenant: tenant.clone(), source: PUSH.to_owned(), now, ..self.settings.clone() }
     }
 }
 
 /// `PUT /v1/groundtone/documents/{id}`: stores a document, or replaces the one that was pushed under this id before. The answer comes when it can be found.
 pub(crate) async fn put(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path(id): Path<String>,
     ApiJson(body): ApiJson<PutBody>,
 ) -> Result<Json<Report>, ApiError> {
@@ -87,7 +89,8 @@ pub(crate) async fn put(
     };
     let documents = &state.documents;
     let _turn = documents.turn.lock().await;
-    let report = documents.ingester.run(Arc::new(document), &documents.settings(), &|_| {}).await.map_err(|error| failed(&error))?;
+    let report =
+        documents.ingester.run(Arc::new(document), &documents.settings(&caller.tenant), &|_| {}).await.map_err(|error| failed(&error))?;
     match report.rejected.first() {
         Some(rejection) => Err(ApiError::invalid("text", format!("`{}` {}", rejection.path, rejection.reason))),
         None => Ok(Json(report)),
@@ -95,31 +98,30 @@ pub(crate) async fn put(
 }
 
 /// `DELETE /v1/groundtone/documents/{id}`: takes a document out, and answers when the index says that it is gone.
-pub(crate) async fn delete(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<Receipt>, ApiError> {
+pub(crate) async fn delete(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Receipt>, ApiError> {
     let id = document_id(id)?;
     let documents = &state.documents;
     let _turn = documents.turn.lock().await;
-    if stored(documents, &id).await?.is_none() {
+    if stored(documents, &caller.tenant, &id).await?.is_none() {
         return Err(unknown(&id));
     }
-    let settings = &documents.settings;
-    documents.ingester.delete(&settings.tenant, &settings.collection, &id).await.map(Json).map_err(|error| failed(&error))
+    documents.ingester.delete(&caller.tenant, &documents.settings.collection, &id).await.map(Json).map_err(|error| failed(&error))
 }
 
 /// `GET /v1/groundtone/documents/{id}`: what is stored of a document.
-pub(crate) async fn status(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<Status>, ApiError> {
+pub(crate) async fn status(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Status>, ApiError> {
     let id = document_id(id)?;
     let documents = &state.documents;
-    let record = stored(documents, &id).await?.ok_or_else(|| unknown(&id))?;
+    let record = stored(documents, &caller.tenant, &id).await?.ok_or_else(|| unknown(&id))?;
     let live = documents.ingester.live(&documents.settings.collection).await.map_err(|error| failed(&error))?;
-    let points = documents.catalog.points(&documents.settings.tenant, &live, &id).await;
+    let points = documents.catalog.points(&caller.tenant, &live, &id).await;
     let points = points.map_err(|error| ApiError::of(error.kind(), &error))?.len();
     Ok(Json(Status { record, points }))
 }
 
-async fn stored(documents: &Documents, id: &DocumentId) -> Result<Option<DocumentRecord>, ApiError> {
+async fn stored(documents: &Documents, tenant: &Tenant, id: &DocumentId) -> Result<Option<DocumentRecord>, ApiError> {
     let live = documents.ingester.live(&documents.settings.collection).await.map_err(|error| failed(&error))?;
-    documents.catalog.document(&documents.settings.tenant, &live, id).await.map_err(|error| ApiError::of(error.kind(), &error))
+    documents.catalog.document(tenant, &live, id).await.map_err(|error| ApiError::of(error.kind(), &error))
 }
 
 fn unknown(id: &DocumentId) -> ApiError {

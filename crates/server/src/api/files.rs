@@ -1,3 +1,4 @@
+use crate::access::Caller;
 use crate::api::wire::unix_now;
 use crate::error::ApiError;
 use crate::state::AppState;
@@ -81,7 +82,7 @@ fn wire(file: FileRecord) -> FileObject {
 }
 
 /// `POST /v1/files`: multipart with `purpose` and `file`.
-pub(crate) async fn create(State(state): State<Arc<AppState>>, mut form: Multipart) -> Result<Json<FileObject>, ApiError> {
+pub(crate) async fn create(State(state): State<Arc<AppState>>, caller: Caller, mut form: Multipart) -> Result<Json<FileObject>, ApiError> {
     let (mut purpose, mut file) = (None, None);
     while let Some(field) = form.next_field().await.map_err(|error| bad_form(&error))? {
         match field.name().unwrap_or_default() {
@@ -108,7 +109,7 @@ pub(crate) async fn create(State(state): State<Arc<AppState>>, mut form: Multipa
         return Err(ApiError::invalid("file", "the file is empty"));
     }
     let new = NewFile { filename, purpose, bytes: bytes.to_vec() };
-    let record = state.files.add(&state.tenant, new, unix_now()).await.map_err(|error| catalog_failed(&error).param("file"))?;
+    let record = state.files.add(&caller.tenant, new, unix_now()).await.map_err(|error| catalog_failed(&error).param("file"))?;
     Ok(Json(wire(record)))
 }
 
@@ -129,22 +130,27 @@ fn clean_name(name: &str) -> String {
 /// `GET /v1/files`.
 pub(crate) async fn list(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<ListPage<FileObject>>, ApiError> {
     let page = query.page(10_000, 10_000)?;
-    let found = state.documents.catalog.files(&state.tenant, query.purpose.as_deref(), page).await;
+    let found = state.documents.catalog.files(&caller.tenant, query.purpose.as_deref(), page).await;
     Ok(Json(list_page(page, found.map_err(|error| catalog_failed(&error))?, |file| file.id.clone(), wire)))
 }
 
 /// `GET /v1/files/{id}`.
-pub(crate) async fn retrieve(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<FileObject>, ApiError> {
-    let found = state.documents.catalog.file(&state.tenant, &id).await.map_err(|error| catalog_failed(&error))?;
+pub(crate) async fn retrieve(
+    State(state): State<Arc<AppState>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<FileObject>, ApiError> {
+    let found = state.documents.catalog.file(&caller.tenant, &id).await.map_err(|error| catalog_failed(&error))?;
     found.map(|file| Json(wire(file))).ok_or_else(|| no_file(&id))
 }
 
 /// `GET /v1/files/{id}/content`: as a download, whatever it is, so that no browser runs it.
-pub(crate) async fn content(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let found = state.files.read(&state.tenant, &id).await.map_err(|error| catalog_failed(&error))?;
+pub(crate) async fn content(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let found = state.files.read(&caller.tenant, &id).await.map_err(|error| catalog_failed(&error))?;
     let (_, bytes) = found.ok_or_else(|| no_file(&id))?;
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream"),
@@ -155,11 +161,11 @@ pub(crate) async fn content(State(state): State<Arc<AppState>>, Path(id): Path<S
 }
 
 /// `DELETE /v1/files/{id}`: out of every vector store as well, and first, so that nothing is answered from a file that is gone.
-pub(crate) async fn delete(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
-    for store in state.documents.catalog.stores_of_file(&state.tenant, &id).await.map_err(|error| catalog_failed(&error))? {
-        state.documents.detach(&state.tenant, &store, &id).await?;
+pub(crate) async fn delete(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
+    for store in state.documents.catalog.stores_of_file(&caller.tenant, &id).await.map_err(|error| catalog_failed(&error))? {
+        state.documents.detach(&caller.tenant, &store, &id).await?;
     }
-    match state.files.remove(&state.tenant, &id).await.map_err(|error| catalog_failed(&error))? {
+    match state.files.remove(&caller.tenant, &id).await.map_err(|error| catalog_failed(&error))? {
         true => Ok(Json(Deleted { id, object: "file".to_owned(), deleted: true })),
         false => Err(no_file(&id)),
     }

@@ -1,3 +1,4 @@
+use crate::access::Caller;
 use crate::error::{ApiError, ApiJson};
 use crate::state::AppState;
 use axum::Json;
@@ -32,16 +33,17 @@ fn failed(error: &groundtone_ingest::Error) -> ApiError {
 }
 
 /// `GET /v1/groundtone/generations`.
-pub(crate) async fn list(State(state): State<Arc<AppState>>) -> Result<Json<GenerationList>, ApiError> {
+pub(crate) async fn list(State(state): State<Arc<AppState>>, caller: Caller) -> Result<Json<GenerationList>, ApiError> {
     let documents = &state.documents;
-    let settings = &documents.settings;
-    let generations = documents.ingester.generations(&settings.tenant, &settings.collection).await.map_err(|error| failed(&error))?;
+    let generations =
+        documents.ingester.generations(&caller.tenant, &documents.settings.collection).await.map_err(|error| failed(&error))?;
     Ok(Json(GenerationList { generations }))
 }
 
 /// `POST /v1/groundtone/generations/switch`: the next question is answered from another generation. Answers that have begun go on with what they found.
 pub(crate) async fn switch(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     ApiJson(body): ApiJson<SwitchBody>,
 ) -> Result<Json<GenerationList>, ApiError> {
     let documents = &state.documents;
@@ -61,5 +63,5 @@ pub(crate) async fn switch(
         .map_err(|error| failed(&error))
     };
     done.await?;
-    list(State(state.clone())).await
+    list(State(state.clone()), caller).await
 }

@@ -1,3 +1,4 @@
+use crate::access::Caller;
 use crate::error::{ApiError, ApiJson};
 use crate::state::AppState;
 use axum::Json;
@@ -66,11 +67,15 @@ impl SearchBody {
 }
 
 /// What an answer would be built from.
-pub(crate) async fn search(State(state): State<Arc<AppState>>, ApiJson(body): ApiJson<SearchBody>) -> Result<Json<SearchHits>, ApiError> {
+pub(crate) async fn search(
+    State(state): State<Arc<AppState>>,
+    caller: Caller,
+    ApiJson(body): ApiJson<SearchBody>,
+) -> Result<Json<SearchHits>, ApiError> {
     if body.query.trim().is_empty() || body.query.len() > QUESTION_BYTES {
         return Err(ApiError::invalid("query", format!("send a question of 1 to {QUESTION_BYTES} bytes")));
     }
-    let found = body.find(state.answerer.retriever(), &state.tenant, &state.answerer.assistant().collection).await;
+    let found = body.find(state.answerer.retriever(), &caller.tenant, &state.answerer.assistant().collection).await;
     found.map(Json).map_err(|error| match error {
         Error::Filter(error) => ApiError::invalid("filter", error.to_string()),
         error => ApiError::of(error.kind(), &error),

@@ -1,3 +1,4 @@
+use crate::access::Caller;
 use crate::api::files::{DEFAULT_ITEMS, ListQuery, MOST_STORE_ITEMS, catalog_failed, list_page, no_file};
 use crate::api::wire::unix_now;
 use crate::error::{ApiError, ApiJson};
@@ -11,7 +12,7 @@ use groundtone_openai_api::{
     Deleted, FileCounts, FileError, HitText, ListPage, VectorStore, VectorStoreFile, VectorStoreFileRequest, VectorStoreHit,
     VectorStoreRequest, VectorStoreSearchPage, VectorStoreSearchRequest,
 };
-use groundtone_types::{Collection, ErrorKind, Snippet};
+use groundtone_types::{Collection, ErrorKind, Snippet, Tenant};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -40,13 +41,13 @@ fn no_store(id: &str) -> ApiError {
 
 impl AppState {
     /// The store with this id. The assistant's own collection is one as well, under its own name.
-    pub(crate) async fn vector_store(&self, id: &str) -> Result<StoreRecord, ApiError> {
+    pub(crate) async fn vector_store(&self, tenant: &Tenant, id: &str) -> Result<StoreRecord, ApiError> {
         let collection = Collection::new(id).map_err(|_| no_store(id))?;
         let own = &self.answerer.assistant().collection;
         if collection == *own {
             return Ok(self.own_store());
         }
-        let found = self.documents.catalog.store(&self.tenant, &collection).await.map_err(|error| catalog_failed(&error))?;
+        let found = self.documents.catalog.store(tenant, &collection).await.map_err(|error| catalog_failed(&error))?;
         found.ok_or_else(|| no_store(id))
     }
 
@@ -61,9 +62,9 @@ impl AppState {
         }
     }
 
-    async fn wire_store(&self, store: StoreRecord) -> Result<VectorStore, ApiError> {
+    async fn wire_store(&self, tenant: &Tenant, store: StoreRecord) -> Result<VectorStore, ApiError> {
         let (counts, usage_bytes) =
-            self.documents.catalog.store_counts(&self.tenant, &store.collection).await.map_err(|error| catalog_failed(&error))?;
+            self.documents.catalog.store_counts(tenant, &store.collection).await.map_err(|error| catalog_failed(&error))?;
         let of = |status| counts.iter().find(|(found, _)| *found == status).map_or(0, |(_, files)| *files);
         let mut files = FileCounts {
             in_progress: of(StoreFileStatus::InProgress),
@@ -74,7 +75,7 @@ impl AppState {
         if store.collection == self.answerer.assistant().collection {
             // Documents that came another way are in it too.
             let live = self.documents.ingester.live(&store.collection).await.map_err(|error| ApiError::of(error.kind(), &error))?;
-            files.completed = self.documents.catalog.counts(&self.tenant, &live).await.map_err(|error| catalog_failed(&error))?.0;
+            files.completed = self.documents.catalog.counts(tenant, &live).await.map_err(|error| catalog_failed(&error))?.0;
         }
         files.total = files.in_progress + files.completed + files.failed;
         Ok(VectorStore {
@@ -93,10 +94,10 @@ impl AppState {
     }
 
     /// The best snippets of these stores for any of the questions, best first.
-    async fn search_stores(&self, store: &Collection, queries: &[String], most: usize) -> Result<Vec<Snippet>, ApiError> {
+    async fn search_stores(&self, tenant: &Tenant, store: &Collection, queries: &[String], most: usize) -> Result<Vec<Snippet>, ApiError> {
         let mut found: Vec<Snippet> = Vec::new();
         for query in queries {
-            let hits = match self.answerer.retriever().retrieve(&self.tenant, store, query).await {
+            let hits = match self.answerer.retriever().retrieve(tenant, store, query).await {
                 Ok(hits) => hits,
                 // A store without a file has no collection yet.
                 Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -118,6 +119,7 @@ impl AppState {
 /// `POST /v1/vector_stores`.
 pub(crate) async fn create(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     ApiJson(request): ApiJson<VectorStoreRequest>,
 ) -> Result<Json<VectorStore>, ApiError> {
     refuse_rest(&request.rest, &["description"])?;
@@ -126,7 +128,7 @@ pub(crate) async fn create(
     }
     let catalog = &state.documents.catalog;
     let all = groundtone_catalog::Page { after: None, limit: state.limits.max_vector_stores, ascending: true };
-    let known = catalog.stores(&state.tenant, all).await.map_err(|error| catalog_failed(&error))?;
+    let known = catalog.stores(&caller.tenant, all).await.map_err(|error| catalog_failed(&error))?;
     if known.len() >= state.limits.max_vector_stores as usize {
         let message =
             format!("there are {} vector stores already, the most that this server keeps (`files.max_vector_stores`)", known.len());
@@ -144,58 +146,64 @@ pub(crate) async fn create(
     };
     let mut files = Vec::new();
     for id in &request.file_ids {
-        files.push(catalog.file(&state.tenant, id).await.map_err(|error| catalog_failed(&error))?.ok_or_else(|| no_file(id))?);
+        files.push(catalog.file(&caller.tenant, id).await.map_err(|error| catalog_failed(&error))?.ok_or_else(|| no_file(id))?);
     }
-    catalog.put_store(&state.tenant, &store).await.map_err(|error| catalog_failed(&error))?;
+    catalog.put_store(&caller.tenant, &store).await.map_err(|error| catalog_failed(&error))?;
     for file in files {
-        attach(&state, &store.collection, &file.id, None).await?;
+        attach(&state, &caller.tenant, &store.collection, &file.id, None).await?;
     }
-    Ok(Json(state.wire_store(store).await?))
+    Ok(Json(state.wire_store(&caller.tenant, store).await?))
 }
 
 /// `GET /v1/vector_stores`: the assistant's own collection is on the first page.
 pub(crate) async fn list(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<ListPage<VectorStore>>, ApiError> {
     let mut page = query.page(MOST_STORE_ITEMS, DEFAULT_ITEMS)?;
     let first = page.after.is_none();
     page.after = page.after.filter(|after| *after != state.answerer.assistant().collection.as_str());
-    let mut found = state.documents.catalog.stores(&state.tenant, page).await.map_err(|error| catalog_failed(&error))?;
+    let mut found = state.documents.catalog.stores(&caller.tenant, page).await.map_err(|error| catalog_failed(&error))?;
     if first {
         found.insert(0, state.own_store());
     }
     let mut stores = Vec::new();
     for store in found {
-        stores.push(state.wire_store(store).await?);
+        stores.push(state.wire_store(&caller.tenant, store).await?);
     }
     Ok(Json(list_page(page, stores, |store| store.id.clone(), |store| store)))
 }
 
 /// `GET /v1/vector_stores/{id}`.
-pub(crate) async fn retrieve(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<VectorStore>, ApiError> {
-    let store = state.vector_store(&id).await?;
-    Ok(Json(state.wire_store(store).await?))
+pub(crate) async fn retrieve(
+    State(state): State<Arc<AppState>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<VectorStore>, ApiError> {
+    let store = state.vector_store(&caller.tenant, &id).await?;
+    Ok(Json(state.wire_store(&caller.tenant, store).await?))
 }
 
 /// `POST /v1/vector_stores/{id}`: another name, other notes.
 pub(crate) async fn modify(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path(id): Path<String>,
     ApiJson(request): ApiJson<VectorStoreRequest>,
 ) -> Result<Json<VectorStore>, ApiError> {
     refuse_rest(&request.rest, &[])?;
-    let mut store = changeable(&state, &id).await?;
+    let mut store = changeable(&state, &caller.tenant, &id).await?;
     store.name = request.name.unwrap_or(store.name);
     store.metadata = request.metadata.unwrap_or(store.metadata);
     store.last_active_at = unix_now();
-    state.documents.catalog.put_store(&state.tenant, &store).await.map_err(|error| catalog_failed(&error))?;
-    Ok(Json(state.wire_store(store).await?))
+    state.documents.catalog.put_store(&caller.tenant, &store).await.map_err(|error| catalog_failed(&error))?;
+    Ok(Json(state.wire_store(&caller.tenant, store).await?))
 }
 
 /// A store that may be renamed and deleted: the assistant's own collection belongs to the configuration.
-async fn changeable(state: &AppState, id: &str) -> Result<StoreRecord, ApiError> {
-    let store = state.vector_store(id).await?;
+async fn changeable(state: &AppState, tenant: &Tenant, id: &str) -> Result<StoreRecord, ApiError> {
+    let store = state.vector_store(tenant, id).await?;
     if store.collection == state.answerer.assistant().collection {
         let message = format!("`{id}` is the assistant's own collection: it is neither renamed nor deleted here");
         return Err(ApiError::new(StatusCode::CONFLICT, message).param("vector_store_id"));
@@ -204,9 +212,9 @@ async fn changeable(state: &AppState, id: &str) -> Result<StoreRecord, ApiError>
 }
 
 /// `DELETE /v1/vector_stores/{id}`: the uploaded files stay.
-pub(crate) async fn delete(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
-    let store = changeable(&state, &id).await?;
-    match state.documents.remove_store(&state.tenant, &store.collection).await? {
+pub(crate) async fn delete(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
+    let store = changeable(&state, &caller.tenant, &id).await?;
+    match state.documents.remove_store(&caller.tenant, &store.collection).await? {
         true => Ok(Json(Deleted { id, object: "vector_store.deleted".to_owned(), deleted: true })),
         false => Err(no_store(&id)),
     }
@@ -228,11 +236,12 @@ fn wire_file(store: &Collection, file: StoreFileRecord) -> VectorStoreFile {
 /// Notes the file and reads it in a task of its own, so that a client that leaves does not cut it off half way.
 async fn attach(
     state: &Arc<AppState>,
+    tenant: &Tenant,
     store: &Collection,
     file_id: &str,
     attributes: Option<Map<String, Value>>,
 ) -> Result<StoreFileRecord, ApiError> {
-    let found = state.files.read(&state.tenant, file_id).await.map_err(|error| catalog_failed(&error))?;
+    let found = state.files.read(tenant, file_id).await.map_err(|error| catalog_failed(&error))?;
     let (file, bytes) = found.ok_or_else(|| no_file(file_id).param("file_id"))?;
     let record = StoreFileRecord {
         file: file.id.clone(),
@@ -243,10 +252,10 @@ async fn attach(
         bytes: file.bytes,
         created_at: unix_now(),
     };
-    state.documents.catalog.put_store_file(&state.tenant, store, &record).await.map_err(|error| catalog_failed(&error))?;
-    let (reading, noted, store) = (state.clone(), record.clone(), store.clone());
+    state.documents.catalog.put_store_file(tenant, store, &record).await.map_err(|error| catalog_failed(&error))?;
+    let (reading, tenant, noted, store) = (state.clone(), tenant.clone(), record.clone(), store.clone());
     tokio::spawn(async move {
-        if let Err(error) = reading.documents.attach(&reading.tenant, &store, &file, bytes, noted).await {
+        if let Err(error) = reading.documents.attach(&tenant, &store, &file, bytes, noted).await {
             tracing::warn!(?error, "a file's state could not be noted");
         }
     });
@@ -256,23 +265,25 @@ async fn attach(
 /// `POST /v1/vector_stores/{id}/files`: answers `in_progress`; ask again, as the SDKs' `_and_poll` helpers do.
 pub(crate) async fn attach_file(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path(id): Path<String>,
     ApiJson(request): ApiJson<VectorStoreFileRequest>,
 ) -> Result<Json<VectorStoreFile>, ApiError> {
     refuse_rest(&request.rest, &[])?;
-    let store = state.vector_store(&id).await?;
-    let record = attach(&state, &store.collection, &request.file_id, request.attributes).await?;
+    let store = state.vector_store(&caller.tenant, &id).await?;
+    let record = attach(&state, &caller.tenant, &store.collection, &request.file_id, request.attributes).await?;
     Ok(Json(wire_file(&store.collection, record)))
 }
 
 /// `GET /v1/vector_stores/{id}/files`.
 pub(crate) async fn list_files(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<ListPage<VectorStoreFile>>, ApiError> {
-    let (page, store) = (query.page(MOST_STORE_ITEMS, DEFAULT_ITEMS)?, state.vector_store(&id).await?);
-    let found = state.documents.catalog.store_files(&state.tenant, &store.collection, query.filter.as_deref(), page).await;
+    let (page, store) = (query.page(MOST_STORE_ITEMS, DEFAULT_ITEMS)?, state.vector_store(&caller.tenant, &id).await?);
+    let found = state.documents.catalog.store_files(&caller.tenant, &store.collection, query.filter.as_deref(), page).await;
     let found = found.map_err(|error| catalog_failed(&error))?;
     Ok(Json(list_page(page, found, |file| file.file.clone(), |file| wire_file(&store.collection, file))))
 }
@@ -284,20 +295,22 @@ fn not_in_store(store: &Collection, file: &str) -> ApiError {
 /// `GET /v1/vector_stores/{id}/files/{file_id}`.
 pub(crate) async fn retrieve_file(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path((id, file)): Path<(String, String)>,
 ) -> Result<Json<VectorStoreFile>, ApiError> {
-    let store = state.vector_store(&id).await?.collection;
-    let found = state.documents.catalog.store_file(&state.tenant, &store, &file).await.map_err(|error| catalog_failed(&error))?;
+    let store = state.vector_store(&caller.tenant, &id).await?.collection;
+    let found = state.documents.catalog.store_file(&caller.tenant, &store, &file).await.map_err(|error| catalog_failed(&error))?;
     found.map(|found| Json(wire_file(&store, found))).ok_or_else(|| not_in_store(&store, &file))
 }
 
 /// `DELETE /v1/vector_stores/{id}/files/{file_id}`: the uploaded file stays.
 pub(crate) async fn detach_file(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path((id, file)): Path<(String, String)>,
 ) -> Result<Json<Deleted>, ApiError> {
-    let store = state.vector_store(&id).await?.collection;
-    match state.documents.detach(&state.tenant, &store, &file).await? {
+    let store = state.vector_store(&caller.tenant, &id).await?.collection;
+    match state.documents.detach(&caller.tenant, &store, &file).await? {
         true => Ok(Json(Deleted { id: file, object: "vector_store.file.deleted".to_owned(), deleted: true })),
         false => Err(not_in_store(&store, &file)),
     }
@@ -318,6 +331,7 @@ pub(crate) fn hit(snippet: &Snippet) -> VectorStoreHit {
 /// `POST /v1/vector_stores/{id}/search`.
 pub(crate) async fn search(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path(id): Path<String>,
     ApiJson(request): ApiJson<VectorStoreSearchRequest>,
 ) -> Result<Json<VectorStoreSearchPage>, ApiError> {
@@ -347,8 +361,8 @@ pub(crate) async fn search(
     if !(1..=MOST_HITS).contains(&most) {
         return Err(ApiError::invalid("max_num_results", format!("`max_num_results` must be between 1 and {MOST_HITS}")));
     }
-    let store = state.vector_store(&id).await?;
-    let hits = state.search_stores(&store.collection, &queries, most).await?;
+    let store = state.vector_store(&caller.tenant, &id).await?;
+    let hits = state.search_stores(&caller.tenant, &store.collection, &queries, most).await?;
     Ok(Json(VectorStoreSearchPage {
         object: "vector_store.search_results.page".to_owned(),
         search_query: queries,

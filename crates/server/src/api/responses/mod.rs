@@ -7,6 +7,7 @@ mod store;
 
 pub use store::ResponseStore;
 
+use crate::access::Caller;
 use crate::api::beside::Gathered;
 use crate::api::chat::{KEEP_ALIVE, too_late};
 use crate::api::conversation::question;
@@ -23,6 +24,7 @@ use futures::{Stream, StreamExt, stream};
 use groundtone_answer::{Answer, AnswerEvent, AnswerStream, Question};
 use groundtone_openai_api::{Deleted, RequestMessage, ResponseRequest};
 use groundtone_prompt::Role;
+use groundtone_types::Tenant;
 use output::{Head, annotations, call_items, ending, said, text_part};
 use serde_json::Value;
 use std::convert::Infallible;
@@ -31,7 +33,11 @@ use store::Kept;
 use tokio::time::Instant;
 
 /// `POST /v1/responses`, as one body or as a stream.
-pub(crate) async fn create(State(state): State<Arc<AppState>>, ApiJson(request): ApiJson<ResponseRequest>) -> Result<Response, ApiError> {
+pub(crate) async fn create(
+    State(state): State<Arc<AppState>>,
+    caller: Caller,
+    ApiJson(request): ApiJson<ResponseRequest>,
+) -> Result<Response, ApiError> {
     if request.model != state.answerer.assistant().name {
         return Err(unknown(&state, &request.model));
     }
@@ -40,15 +46,15 @@ pub(crate) async fn create(State(state): State<Arc<AppState>>, ApiJson(request):
     let before = match &request.previous_response_id {
         Some(id) => state
             .responses
-            .get(&state.tenant, id)
+            .get(&caller.tenant, id)
             .ok_or_else(|| no_response(id).param("previous_response_id").code("previous_response_not_found"))?,
         None => Arc::new(Kept { body: Value::Null, conversation: Vec::new() }),
     };
     let asked = request::read(request.clone(), &before.conversation)?;
-    let mut question = question(&state, asked.chat).map_err(as_input)?;
+    let mut question = question(&caller.tenant, asked.chat).map_err(as_input)?;
     if let Some(search) = &asked.search {
         for id in &search.stores {
-            question.collections.push(state.vector_store(id).await?.collection);
+            question.collections.push(state.vector_store(&caller.tenant, id).await?.collection);
         }
         question.most_snippets = search.most;
     }
@@ -59,13 +65,13 @@ pub(crate) async fn create(State(state): State<Arc<AppState>>, ApiJson(request):
         let begin = state.answerer.stream(question);
         let answer =
             tokio::time::timeout_at(deadline, begin).await.map_err(|_| too_late(&state))?.map_err(|error| as_input(error.into()))?;
-        let events = events_of(state, answer, head, keeping, deadline).map(Ok::<Event, Infallible>);
+        let events = events_of(state, caller.tenant, answer, head, keeping, deadline).map(Ok::<Event, Infallible>);
         return Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response());
     }
     let answer = tokio::time::timeout_at(deadline, state.answerer.answer(question)).await.map_err(|_| too_late(&state))?;
     let answer = answer.map_err(|error| as_input(error.into()))?;
     let (text, beside, body) = whole(answer, &head);
-    keep(&state, keeping, &text, &beside, &body);
+    keep(&state, &caller.tenant, keeping, &text, &beside, &body);
     Ok(Json(body).into_response())
 }
 
@@ -100,15 +106,16 @@ fn whole(answer: Answer, head: &Head) -> (String, Gathered, Value) {
 }
 
 /// Keeps a response so that another one can go on from it.
-fn keep(state: &AppState, conversation: Option<Vec<RequestMessage>>, text: &str, beside: &Gathered, body: &Value) {
+fn keep(state: &AppState, tenant: &Tenant, conversation: Option<Vec<RequestMessage>>, text: &str, beside: &Gathered, body: &Value) {
     let Some(mut conversation) = conversation else { return };
     conversation.push(said(text, beside));
-    state.responses.put(&state.tenant, body["id"].as_str().unwrap_or_default(), Kept { body: body.clone(), conversation });
+    state.responses.put(tenant, body["id"].as_str().unwrap_or_default(), Kept { body: body.clone(), conversation });
 }
 
 /// A streamed response between its events.
 struct Streaming {
     state: Arc<AppState>,
+    tenant: Tenant,
     answer: AnswerStream,
     writer: EventWriter,
     keeping: Option<Vec<RequestMessage>>,
@@ -117,6 +124,7 @@ struct Streaming {
 /// The events of one response. Dropping them, as axum does when the client leaves, stops the model.
 fn events_of(
     state: Arc<AppState>,
+    tenant: Tenant,
     answer: AnswerStream,
     head: Head,
     keeping: Option<Vec<RequestMessage>>,
@@ -124,7 +132,7 @@ fn events_of(
 ) -> impl Stream<Item = Event> + Send {
     let mut writer = EventWriter::new(head);
     let opening = writer.opening();
-    let streaming = Some(Streaming { state, answer, writer, keeping });
+    let streaming = Some(Streaming { state, tenant, answer, writer, keeping });
     let rest = stream::unfold(streaming, move |streaming| async move {
         let mut streaming = streaming?;
         let writer = &mut streaming.writer;
@@ -143,7 +151,8 @@ fn events_of(
             }
             Ok(AnswerEvent::Done(summary)) => {
                 let (events, body, beside) = writer.closing(&summary);
-                keep(&streaming.state, streaming.keeping.take(), &streaming.writer.text, &beside, &body);
+                let keeping = streaming.keeping.take();
+                keep(&streaming.state, &streaming.tenant, keeping, &streaming.writer.text, &beside, &body);
                 Some((events, None))
             }
             Err(error) => Some((writer.failure(&ApiError::from(error)), None)),
@@ -153,13 +162,13 @@ fn events_of(
 }
 
 /// `GET /v1/responses/{id}`.
-pub(crate) async fn retrieve(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    state.responses.get(&state.tenant, &id).map(|kept| Json(kept.body.clone())).ok_or_else(|| no_response(&id))
+pub(crate) async fn retrieve(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    state.responses.get(&caller.tenant, &id).map(|kept| Json(kept.body.clone())).ok_or_else(|| no_response(&id))
 }
 
 /// `DELETE /v1/responses/{id}`.
-pub(crate) async fn delete(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
-    match state.responses.remove(&state.tenant, &id) {
+pub(crate) async fn delete(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
+    match state.responses.remove(&caller.tenant, &id) {
         true => Ok(Json(Deleted { id, object: "response".to_owned(), deleted: true })),
         false => Err(no_response(&id)),
     }
