@@ -21,6 +21,7 @@ use groundtone_provider::{
     Resilient, Sampling,
 };
 use groundtone_retrieval::{Mode, Retriever, Settings};
+use groundtone_server::OWNER_HEADER;
 use groundtone_types::Tenant;
 use std::path::Path;
 use std::sync::Arc;
@@ -305,14 +306,14 @@ impl Library {
         Ok(Answerer::new(assistant, retriever, model))
     }
 
-    /// What ingest is told of a source.
-    pub(crate) fn ingest_settings(&self, config: &Config, source: &str, mode: IngestMode) -> IngestSettings {
+    /// What ingest is told; the run, its source and its mode are each order's own.
+    pub(crate) fn ingest_settings(&self, config: &Config) -> IngestSettings {
         let ingest = &config.ingest;
         IngestSettings {
             run: uuid::Uuid::now_v7(),
             tenant: self.tenant.clone(),
             collection: ingest.collection.clone(),
-            source: source.to_owned(),
+            source: String::new(),
             chunks: ChunkSettings {
                 max_tokens: ingest.chunk_tokens,
                 overlap_tokens: ingest.overlap_tokens,
@@ -322,9 +323,9 @@ impl Library {
             max_file_bytes: ingest.max_file_bytes,
             parse_timeout: Duration::from_secs(ingest.parse_timeout_seconds),
             url_prefix: ingest.url_prefix.clone(),
-            prune: mode.prune,
-            build: mode.build,
-            dry_run: mode.dry_run,
+            prune: false,
+            build: Build::Live,
+            dry_run: false,
             price_per_million_tokens: config.embedder.price_per_million_tokens,
             now: now(),
         }
@@ -352,18 +353,23 @@ pub(crate) fn source_settings(config: &Config) -> anyhow::Result<SourceSettings>
     })
 }
 
-/// How thorough a run of ingest is.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct IngestMode {
-    /// Remove what has left the source.
-    pub(crate) prune: bool,
-    /// Into which generation.
-    pub(crate) build: Build,
-    /// Only say what would be done.
-    pub(crate) dry_run: bool,
+/// The server that holds the data directory, if one does.
+pub(crate) fn running_server(config: &Config) -> anyhow::Result<Option<RunningServer>> {
+    let Some(holder) = DataDirectory::holder(&config.data.directory)? else { return Ok(None) };
+    let Some(address) = holder.address else { return Ok(None) };
+    let key = groundtone_config::secret("server.api_key_env", &config.server.api_key_env)?;
+    let limit = Duration::from_secs(config.server.request_timeout_seconds);
+    let mut endpoint = Endpoint::new(&format!("{address}/v1"), key, Duration::from_secs(5), limit, limit)?;
+    if let Some(key) = holder.owner_key {
+        endpoint = endpoint.with_header(OWNER_HEADER, key.into());
+    }
+    Ok(Some(RunningServer { address, endpoint }))
 }
 
-/// The address of the server that holds the data directory, if one does.
-pub(crate) fn running_server(directory: &Path) -> anyhow::Result<Option<String>> {
-    Ok(DataDirectory::holder(directory)?.and_then(|holder| holder.address))
+/// A server on our own data directory, as its client sees it.
+pub(crate) struct RunningServer {
+    /// `http://127.0.0.1:8080`.
+    pub(crate) address: String,
+    /// Its API, with our keys.
+    pub(crate) endpoint: Endpoint,
 }

@@ -13,6 +13,7 @@
 mod stories {
     pub mod architecture;
     pub mod bad_input;
+    pub mod beside_server;
     pub mod conformance;
     pub mod datasets;
     pub mod docs;
@@ -20,6 +21,7 @@ mod stories {
     pub mod faults;
     pub mod first_answer;
     pub mod formats;
+    pub mod full_disk;
     pub mod generations;
     pub mod ingest;
     pub mod reports;

@@ -10,10 +10,13 @@ use text_splitter::{ChunkConfig, ChunkSizer, CodeSplitter, MarkdownSplitter, Tex
 use uuid::Uuid;
 
 /// Changed whenever the rules below change, so that documents are cut again.
-const RULES: &str = "chunk-3";
+const RULES: &str = "chunk-4";
 
 /// Rows share a chunk only while they are short: a row is looked up alone, and its neighbours mislead.
 const ROW_TOKENS: usize = 60;
+
+/// A row that is longer than a chunk is searched in pieces, and shown whole while it is no longer than this many chunks.
+const ROW_SHOWN_CHUNKS: usize = 4;
 
 /// How documents are cut, and what is embedded of a chunk. Part of a collection's fingerprint: a change cuts every document again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,10 +180,7 @@ pub fn chunk_document(origin: Origin<'_>, parsed: &Parsed, settings: ChunkSettin
         }
         Shape::Text => cutter.pieces(Splitting::Text, 0..text.len(), &[]),
         Shape::Code(language) => cutter.pieces(Splitting::Code(language), 0..text.len(), &[]),
-        Shape::Rows => {
-            let rows = rows(text, settings.max_tokens.min(ROW_TOKENS), &sizer).into_iter();
-            rows.map(|span| Piece { span, heading_path: Vec::new(), parent: None }).collect()
-        }
+        Shape::Rows => rows(text, settings.max_tokens, &sizer),
     };
     let cut = |(ordinal, piece): (usize, Piece)| {
         let Piece { span, heading_path, parent } = piece;
@@ -279,10 +279,12 @@ fn trimmed(text: &str) -> Option<Range<usize>> {
     Some(start..end)
 }
 
-/// Whole lines up to the limit; only a line that is too long alone is cut.
-fn rows(text: &str, max_tokens: usize, sizer: &IndexedSizer<'_>) -> Vec<Range<usize>> {
+/// Whole lines: short ones together, a longer one alone. Only a line of more than `max_tokens` is cut, and its pieces show the line.
+fn rows(text: &str, max_tokens: usize, sizer: &IndexedSizer<'_>) -> Vec<Piece> {
     let splitter = TextSplitter::new(ChunkConfig::new(max_tokens).with_sizer(sizer));
-    let mut spans: Vec<Range<usize>> = Vec::new();
+    let together = max_tokens.min(ROW_TOKENS);
+    let piece = |span: Range<usize>, parent: Option<Range<usize>>| Piece { span, heading_path: Vec::new(), parent };
+    let mut pieces = Vec::new();
     let mut offset = 0;
     let mut open: Option<Range<usize>> = None;
     for line in text.split_inclusive('\n') {
@@ -292,20 +294,23 @@ fn rows(text: &str, max_tokens: usize, sizer: &IndexedSizer<'_>) -> Vec<Range<us
             continue;
         }
         if let Some(current) = open.take() {
-            if sizer.size(&text[current.start..span.end]) <= max_tokens {
+            if sizer.size(&text[current.start..span.end]) <= together {
                 open = Some(current.start..span.end);
                 continue;
             }
-            spans.push(current);
+            pieces.push(piece(current, None));
         }
-        if sizer.size(&text[span.clone()]) <= max_tokens {
+        let tokens = sizer.size(&text[span.clone()]);
+        if tokens <= max_tokens {
             open = Some(span);
         } else {
-            spans.extend(splitter.chunk_indices(&text[span.clone()]).map(|(at, piece)| span.start + at..span.start + at + piece.len()));
+            let shown = (tokens <= max_tokens * ROW_SHOWN_CHUNKS).then(|| span.clone());
+            let cuts = splitter.chunk_indices(&text[span.clone()]);
+            pieces.extend(cuts.map(|(at, cut)| piece(span.start + at..span.start + at + cut.len(), shown.clone())));
         }
     }
-    spans.extend(open);
-    spans
+    pieces.extend(open.map(|span| piece(span, None)));
+    pieces
 }
 
 #[cfg(test)]
@@ -348,7 +353,13 @@ mod tests {
         assert!(chunks.len() > 5);
         let lines: Vec<&str> = chunks.iter().flat_map(|chunk| chunk.text.lines()).collect();
         assert_eq!(lines, text.lines().collect::<Vec<_>>());
-        assert!(cut(&"word ".repeat(500), Shape::Rows, 60).len() > 5, "one long row is cut after all");
+        let long = "word ".repeat(100);
+        assert_eq!(cut(&long, Shape::Rows, 200).len(), 1, "longer than rows that share a chunk, but it fits");
+        let pieces = cut(&long, Shape::Rows, 60);
+        assert!(pieces.len() > 1, "longer than a chunk");
+        assert!(pieces.iter().all(|piece| piece.shown_text() == long.trim_end()), "its pieces show the row");
+        let pieces = cut(&"word ".repeat(500), Shape::Rows, 60);
+        assert!(pieces.len() > 5 && pieces.iter().all(|piece| piece.parent.is_none()), "too long to be shown whole");
     }
 
     #[test]

@@ -19,6 +19,20 @@ pub enum Error {
         /// Endings that are read.
         formats: String,
     },
+    /// A name for a source, and several sources.
+    #[error("a name can be given to one source, but there are several locations")]
+    OneName,
+    /// Of all that was found nothing could be ingested.
+    #[error("none of the {found} documents in {location} could be ingested")]
+    NothingTaken {
+        /// The path or the address.
+        location: String,
+        /// Documents found there.
+        found: usize,
+    },
+    /// A report that is no JSON.
+    #[error("the report of a run cannot be written: {0}")]
+    Report(String),
     /// A source does not answer; later it may.
     #[error("cannot list {place}: {reason}")]
     Unavailable {
@@ -87,14 +101,14 @@ impl Error {
     /// How it should be answered.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Source { .. } | Self::Empty { .. } => ErrorKind::InvalidRequest,
+            Self::Source { .. } | Self::Empty { .. } | Self::OneName | Self::NothingTaken { .. } => ErrorKind::InvalidRequest,
             Self::Unavailable { .. } => ErrorKind::Unavailable,
             Self::OtherVectors { .. } | Self::Unfinished { .. } => ErrorKind::Conflict,
             Self::NoGeneration { .. } => ErrorKind::NotFound,
             Self::Embed(error) => error.kind(),
             Self::Index(error) => error.kind(),
             Self::Catalog(error) => error.kind(),
-            Self::NotStored { .. } | Self::NotRemoved { .. } | Self::Pipeline(_) => ErrorKind::Internal,
+            Self::NotStored { .. } | Self::NotRemoved { .. } | Self::Report(_) | Self::Pipeline(_) => ErrorKind::Internal,
         }
     }
 }

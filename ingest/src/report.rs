@@ -137,7 +137,8 @@ impl Report {
 }
 
 /// Which step a run is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Reading, cutting, embedding, storing.
     Documents,
@@ -146,7 +147,7 @@ pub enum Stage {
 }
 
 /// How far a run is. Bytes tell the share that is done, because the number of chunks is known only at the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Which step.
     pub stage: Stage,

@@ -17,6 +17,7 @@ use groundtone_catalog::{Catalog, CollectionRecord, EmbeddingCache};
 use groundtone_index::{CollectionSpec, Point, SparseEmbedder, VectorIndex};
 use groundtone_provider::{Batcher, Embedder};
 use groundtone_types::{Collection, DocumentId, Tenant};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,7 +72,8 @@ pub struct IngestSettings {
 }
 
 /// Which generation of a collection a run works on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Build {
     /// The one that answers.
     #[default]

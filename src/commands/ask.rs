@@ -1,7 +1,6 @@
 use crate::Global;
-use crate::assemble::{Library, needed_models, running_server, settings};
+use crate::assemble::{Library, RunningServer, needed_models, running_server, settings};
 use crate::commands::models::pull;
-use crate::commands::search::endpoint;
 use crate::output::{hint, json, line, write};
 use anyhow::Context;
 use futures::StreamExt;
@@ -22,8 +21,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let config = settings(global, &[])?;
-    let (text, details) = match running_server(&config.data.directory)? {
-        Some(address) => ask_server(&config, &address, args.question, global.json).await?,
+    let (text, details) = match running_server(&config)? {
+        Some(server) => ask_server(&server, args.question, global.json).await?,
         None => ask_here(&config, args.question, global.json).await?,
     };
     if global.json {
@@ -57,14 +56,14 @@ async fn ask_here(config: &Config, question: String, quiet: bool) -> anyhow::Res
 }
 
 /// Asks the server that holds the data directory.
-async fn ask_server(config: &Config, address: &str, question: String, quiet: bool) -> anyhow::Result<(String, Value)> {
-    let endpoint = endpoint(config, address)?;
+async fn ask_server(server: &RunningServer, question: String, quiet: bool) -> anyhow::Result<(String, Value)> {
+    let endpoint = &server.endpoint;
     let explain = |error: groundtone_provider::Error| hint(error, "if the server wants a key, name its variable in `server.api_key_env`");
-    let models: ModelList = get_json(&endpoint, "/models").await.map_err(explain)?;
+    let models: ModelList = get_json(endpoint, "/models").await.map_err(explain)?;
     let model = models.data.into_iter().next().context("the server has no model")?.id;
     let message = RequestMessage { role: "user".to_owned(), content: Some(Content::Text(question)), rest: Map::new() };
     let body = ChatCompletionRequest { model, messages: vec![message], stream: Some(true), ..ChatCompletionRequest::default() };
-    let mut chunks = stream_chunks(&endpoint, &body).await.map_err(explain)?;
+    let mut chunks = stream_chunks(endpoint, &body).await.map_err(explain)?;
     let mut text = String::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk?;

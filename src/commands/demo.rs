@@ -1,10 +1,11 @@
 use crate::Global;
-use crate::assemble::{IngestMode, Library, needed_models, settings};
-use crate::commands::ingest::ingest;
+use crate::assemble::{Library, needed_models, settings};
+use crate::commands::ingest::Worker;
 use crate::commands::models::pull;
 use crate::commands::serve::{self, listen, serve};
 use crate::output::{line, say};
 use anyhow::Context;
+use groundtone_ingest::{Order, Report};
 use include_dir::{Dir, include_dir};
 use std::path::Path;
 
@@ -34,21 +35,24 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let config = settings(global, &flags)?;
     let listener = listen(&config).await?;
     pull(&config, &needed_models(&config)).await?;
-    let library = Library::open(&config, "groundtone demo").await?;
+    let worker = Worker::Own(Box::new(Library::open(&config, "groundtone demo").await?));
     let folder = config.data.directory.join("sample");
     extract(&SAMPLE, &folder)?;
     let documents = folder.join("documents").display().to_string();
-    let report = ingest(&config, &library, &documents, Some("sample"), IngestMode { prune: true, ..IngestMode::default() }).await?;
-    say(format!(
-        "sample brand: {} documents, {} of them new or changed, {} chunks embedded in {:.1} s",
-        report.found,
-        report.new + report.changed,
-        report.chunks,
-        report.seconds
-    ));
+    let order = Order { locations: vec![documents], source: Some("sample".to_owned()), prune: true, ..Order::default() };
+    let told = |report: Report| {
+        let (found, changed) = (report.found, report.new + report.changed);
+        say(format!(
+            "sample brand: {found} documents, {changed} of them new or changed, {} chunks embedded in {:.1} s",
+            report.chunks, report.seconds
+        ));
+        Ok(())
+    };
+    worker.carry_out(&config, &order, &told).await?;
+    let Worker::Own(library) = worker else { anyhow::bail!("the demo does its own work") };
     let name = config.assistant.name.clone();
     let directory = config.data.directory.display().to_string();
-    serve(&config, library, listener, move |address| {
+    serve(&config, *library, listener, move |address| {
         let body = format!(
             r#"{{"model":"{name}","stream":true,"messages":[{{"role":"user","content":"What is the delivery charge to Switzerland?"}}]}}"#
         );

@@ -1,6 +1,9 @@
 use crate::Global;
-use crate::assemble::{Library, settings};
+use crate::assemble::{Library, running_server, settings};
 use crate::output::{hint, json, line, say};
+use groundtone_ingest::Drift;
+use groundtone_provider::post_json;
+use groundtone_server::FsckBody;
 
 /// Flags of `groundtone fsck`.
 #[derive(clap::Args)]
@@ -16,8 +19,16 @@ pub(crate) struct Args {
 pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let flags: Vec<_> = args.collection.map(|collection| ("ingest.collection", collection)).into_iter().collect();
     let config = settings(global, &flags)?;
-    let library = Library::open(&config, "groundtone fsck").await?;
-    let drift = library.ingester(&config).await?.fsck(&library.tenant, &config.ingest.collection, args.repair).await?;
+    let drift: Drift = match running_server(&config)? {
+        Some(server) => {
+            let body = FsckBody { collection: config.ingest.collection.clone(), repair: args.repair };
+            post_json(&server.endpoint, "/groundtone/fsck", &body).await?
+        }
+        None => {
+            let library = Library::open(&config, "groundtone fsck").await?;
+            library.ingester(&config).await?.fsck(&library.tenant, &config.ingest.collection, args.repair).await?
+        }
+    };
     if global.json {
         json(&drift)?;
     } else {

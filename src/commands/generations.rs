@@ -1,12 +1,11 @@
 use crate::Global;
-use crate::assemble::{Library, now, running_server, settings};
-use crate::commands::search::endpoint;
+use crate::assemble::{Library, RunningServer, now, running_server, settings};
 use crate::output::{hint, json, line};
 use anyhow::Context;
 use groundtone_config::Config;
 use groundtone_ingest::{Generation, Ingester};
 use groundtone_provider::{get_json, post_json};
-use groundtone_server::{GenerationList, SwitchBody};
+use groundtone_server::{GcBody, GenerationList, Removed, SwitchBody};
 use groundtone_types::Collection;
 use serde::Serialize;
 use std::collections::HashSet;
@@ -52,8 +51,8 @@ enum Action {
 pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let config = settings(global, &[])?;
     let action = args.action.unwrap_or(Action::List);
-    if let Some(address) = running_server(&config.data.directory)? {
-        return through_server(&config, &address, action, global.json).await;
+    if let Some(server) = running_server(&config)? {
+        return through_server(server, action, global.json).await;
     }
     let library = Library::open(&config, "groundtone generations").await?;
     let ingester = library.ingester(&config).await?;
@@ -72,14 +71,7 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
             say_live(&to, global.json)
         }
         Action::Rollback => say_live(&ingester.rollback(collection, now()).await.map_err(explain)?, global.json),
-        Action::Gc { keep } => {
-            let gone = ingester.remove_generations(collection, keep).await?;
-            if global.json {
-                json(&serde_json::json!({"removed": gone}))
-            } else {
-                gone.iter().try_for_each(|name| line(format!("removed {name}")))
-            }
-        }
+        Action::Gc { keep } => say_removed(&ingester.remove_generations(collection, keep).await?, global.json),
         Action::Compare { questions, with, live_config } => {
             compare(
                 &config,
@@ -93,25 +85,35 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     }
 }
 
-async fn through_server(config: &Config, address: &str, action: Action, as_json: bool) -> anyhow::Result<()> {
-    let endpoint = endpoint(config, address)?;
+async fn through_server(server: RunningServer, action: Action, as_json: bool) -> anyhow::Result<()> {
+    let endpoint = &server.endpoint;
     let switch = |to: Option<Collection>, rollback: bool| async move {
         let body = SwitchBody { to, rollback };
-        post_json::<GenerationList>(&endpoint, "/groundtone/generations/switch", &body).await
+        post_json::<GenerationList>(endpoint, "/groundtone/generations/switch", &body).await
     };
     let list = match action {
         Action::List => {
-            let endpoint = self::endpoint(config, address)?;
-            return show(&get_json::<GenerationList>(&endpoint, "/groundtone/generations").await?.generations, as_json);
+            return show(&get_json::<GenerationList>(endpoint, "/groundtone/generations").await?.generations, as_json);
         }
         Action::Switch { to } => switch(to, false).await?,
         Action::Rollback => switch(None, true).await?,
-        Action::Compare { .. } | Action::Gc { .. } => {
-            return Err(hint(format!("a server at {address} holds the data directory"), "stop it for this command"));
+        Action::Gc { keep } => {
+            let gone: Removed = post_json(endpoint, "/groundtone/generations/gc", &GcBody { keep }).await?;
+            return say_removed(&gone.removed, as_json);
+        }
+        Action::Compare { .. } => {
+            return Err(hint(format!("a server at {} holds the data directory", server.address), "stop it for this command"));
         }
     };
     let live = list.generations.into_iter().find(|generation| generation.live).context("no generation answers")?;
     say_live(&live.name, as_json)
+}
+
+fn say_removed(gone: &[Collection], as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        return json(&serde_json::json!({"removed": gone}));
+    }
+    gone.iter().try_for_each(|name| line(format!("removed {name}")))
 }
 
 fn say_live(name: &Collection, as_json: bool) -> anyhow::Result<()> {

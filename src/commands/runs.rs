@@ -1,10 +1,12 @@
 use crate::Global;
-use crate::assemble::{data_directory, settings};
+use crate::assemble::{data_directory, running_server, settings};
 use crate::output::{hint, json, line};
 use anyhow::Context;
 use chrono::DateTime;
-use groundtone_catalog::{Catalog, RunRecord};
+use groundtone_catalog::{Catalog, Quarantined, RunRecord};
 use groundtone_ingest::Report;
+use groundtone_provider::{Endpoint, get_json};
+use groundtone_server::{RejectedList, RunList};
 use groundtone_types::{Collection, Tenant};
 use serde_json::{Value, json as value};
 
@@ -38,15 +40,51 @@ enum Action {
 
 pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let config = settings(global, &[])?;
-    let directory = data_directory(&config, "groundtone runs")?;
-    let (catalog, tenant) = (Catalog::open(&directory).await?, Tenant::default());
+    let ledger = match running_server(&config)? {
+        Some(server) => Ledger::Server(server.endpoint),
+        None => Ledger::Own(Catalog::open(&data_directory(&config, "groundtone runs")?).await?, Tenant::default()),
+    };
     match args.action.unwrap_or(Action::List { limit: 20 }) {
-        Action::List { limit } => list(&catalog.runs(&tenant, limit).await?, global.json),
-        Action::Show { id } => show(&catalog, &tenant, &id, global.json).await,
+        Action::List { limit } => list(&ledger.runs(limit).await?, global.json),
+        Action::Show { id } => show(&ledger.runs_with(&id).await?, &id, global.json),
         Action::Rejected { collection } => {
             let collection = collection.unwrap_or_else(|| config.ingest.collection.clone());
-            rejected(&catalog, &tenant, &collection, global.json).await
+            rejected(&ledger.rejected(&collection).await?, &collection, global.json)
         }
+    }
+}
+
+/// Where runs are written down: our own catalog, or that of the server that has it open.
+enum Ledger {
+    Own(Catalog, Tenant),
+    Server(Endpoint),
+}
+
+impl Ledger {
+    async fn runs(&self, limit: u32) -> anyhow::Result<Vec<RunRecord>> {
+        Ok(match self {
+            Self::Own(catalog, tenant) => catalog.runs(tenant, limit).await?,
+            Self::Server(endpoint) => get_json::<RunList>(endpoint, &format!("/groundtone/runs?limit={limit}")).await?.runs,
+        })
+    }
+
+    /// Two at most.
+    async fn runs_with(&self, prefix: &str) -> anyhow::Result<Vec<RunRecord>> {
+        Ok(match self {
+            Self::Own(catalog, tenant) => catalog.runs_with(tenant, prefix).await?,
+            // No id has any other letters, and a path is no place for them.
+            Self::Server(_) if !prefix.chars().all(|c| c.is_ascii_hexdigit() || c == '-') => Vec::new(),
+            Self::Server(endpoint) => get_json::<RunList>(endpoint, &format!("/groundtone/runs/{prefix}")).await?.runs,
+        })
+    }
+
+    async fn rejected(&self, collection: &Collection) -> anyhow::Result<Vec<Quarantined>> {
+        Ok(match self {
+            Self::Own(catalog, tenant) => catalog.quarantined(tenant, collection, None).await?,
+            Self::Server(endpoint) => {
+                get_json::<RejectedList>(endpoint, &format!("/groundtone/rejected?collection={collection}")).await?.rejected
+            }
+        })
     }
 }
 
@@ -89,9 +127,8 @@ fn list(runs: &[RunRecord], as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn show(catalog: &Catalog, tenant: &Tenant, id: &str, as_json: bool) -> anyhow::Result<()> {
-    let found = catalog.runs_with(tenant, id).await?;
-    let [run] = found.as_slice() else {
+fn show(found: &[RunRecord], id: &str, as_json: bool) -> anyhow::Result<()> {
+    let [run] = found else {
         let message = if found.is_empty() { format!("there is no run `{id}`") } else { format!("{} runs begin with `{id}`", found.len()) };
         return Err(hint(message, "`groundtone runs` lists them"));
     };
@@ -99,12 +136,11 @@ async fn show(catalog: &Catalog, tenant: &Tenant, id: &str, as_json: bool) -> an
     if as_json { json(&whole) } else { line(serde_json::to_string_pretty(&whole)?) }
 }
 
-async fn rejected(catalog: &Catalog, tenant: &Tenant, collection: &Collection, as_json: bool) -> anyhow::Result<()> {
-    let found = catalog.quarantined(tenant, collection, None).await?;
+fn rejected(found: &[Quarantined], collection: &Collection, as_json: bool) -> anyhow::Result<()> {
     if as_json {
         return json(&value!({"collection": collection, "rejected": found}));
     }
-    for entry in &found {
+    for entry in found {
         line(format!("{} {} (since {})", entry.place, entry.reason, when(entry.since)))?;
     }
     if found.is_empty() { line("nothing is rejected") } else { Ok(()) }

@@ -1,13 +1,11 @@
 use crate::Global;
 use crate::assemble::{Library, running_server, settings};
 use crate::output::{hint, json, line};
-use groundtone_config::Config;
 use groundtone_prompt::{PromptMessage, Role};
-use groundtone_provider::{Endpoint, post_json};
+use groundtone_provider::post_json;
 use groundtone_retrieval::{ArmScore, Basis};
 use groundtone_server::{SearchBody, SearchHits};
 use serde_json::{Map, Value};
-use std::time::Duration;
 
 /// Flags of `groundtone search`.
 #[derive(clap::Args)]
@@ -30,8 +28,8 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let config = settings(global, &flags)?;
     let history = args.after.iter().map(|question| PromptMessage::new(Role::User, question)).collect();
     let body = SearchBody { query: args.question, history, filter: filter(&args.filter)?, top_k: args.top_k };
-    let found = match running_server(&config.data.directory)? {
-        Some(address) => post_json(&endpoint(&config, &address)?, "/groundtone/search", &body).await?,
+    let found = match running_server(&config)? {
+        Some(server) => post_json(&server.endpoint, "/groundtone/search", &body).await?,
         None => {
             let library = Library::open(&config, "groundtone search").await?;
             let retriever = library.retriever(&config).await?;
@@ -75,11 +73,4 @@ fn filter(given: &[String]) -> anyhow::Result<Map<String, Value>> {
         filter.insert(pair.0.trim().to_owned(), value);
     }
     Ok(filter)
-}
-
-/// The server that holds the data directory, as a client sees it.
-pub(crate) fn endpoint(config: &Config, address: &str) -> anyhow::Result<Endpoint> {
-    let key = groundtone_config::secret("server.api_key_env", &config.server.api_key_env)?;
-    let limit = Duration::from_secs(config.server.request_timeout_seconds);
-    Ok(Endpoint::new(&format!("{address}/v1"), key, Duration::from_secs(5), limit, limit)?)
 }

@@ -1,11 +1,10 @@
 use crate::Global;
-use crate::assemble::{IngestMode, Library, needed_models, now, settings};
+use crate::assemble::{Library, needed_models, now, settings, source_settings};
 use crate::commands::models::pull;
 use crate::output::{hint, line};
 use groundtone_catalog::{FileLimits, FileStore};
 use groundtone_config::Config;
 use groundtone_ingest::IngestSettings;
-use groundtone_ingest::source::PUSH;
 use groundtone_server::{AccessPolicy, AppState, Documents, KeyHash, Limits, ResponseStore};
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,12 +66,11 @@ pub(crate) async fn serve(
     let documents = Documents {
         ingester: library.ingester(config).await?,
         catalog: library.catalog.clone(),
-        settings: IngestSettings {
-            collection: config.assistant.collection.clone(),
-            ..library.ingest_settings(config, PUSH, IngestMode::default())
-        },
-        turn: tokio::sync::Mutex::default(),
+        settings: IngestSettings { collection: config.assistant.collection.clone(), ..library.ingest_settings(config) },
+        sources: source_settings(config)?,
+        turn: Arc::default(),
     };
+    let owner_key = uuid::Uuid::new_v4().simple().to_string();
     let limits = Limits {
         max_document_bytes: usize::try_from(config.ingest.max_file_bytes).unwrap_or(usize::MAX),
         max_body_bytes: config.server.max_body_bytes,
@@ -90,12 +88,12 @@ pub(crate) async fn serve(
         files,
         responses: ResponseStore::default(),
         embedder: library.embedder.clone(),
-        access: AccessPolicy { keys },
+        access: AccessPolicy { keys, owner: Some(KeyHash::of(&owner_key)) },
         limits,
         started_at: now(),
     };
     let address = format!("http://{}", listener.local_addr()?);
-    library.directory.set_address(address.clone())?;
+    library.directory.set_address(address.clone(), owner_key)?;
     let stop = stop_signal()?;
     announce(&address)?;
     groundtone_server::run(listener, Arc::new(state), stop).await?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYOUT: u32 = 1;
 
 /// Who has a data directory open.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Its process.
     pub pid: u32,
@@ -17,6 +17,16 @@ pub struct Holder {
     /// Where it listens: `http://127.0.0.1:8080`.
     #[serde(default)]
     pub address: Option<String>,
+    /// What a command shows to the server there to prove that it can read this directory: 122 random bits, new with each process.
+    #[serde(default)]
+    pub owner_key: Option<String>,
+}
+
+impl std::fmt::Debug for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { pid, command, address, owner_key: _ } = self;
+        f.debug_struct("Holder").field("pid", pid).field("command", command).field("address", address).finish_non_exhaustive()
+    }
 }
 
 /// Everything an installation keeps, opened by one process at a time. The lock belongs to the process: `kill -9` releases it.
@@ -46,14 +56,15 @@ impl DataDirectory {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let holder = read_holder(path)?.unwrap_or(Holder { pid: 0, command: "an unknown command".to_owned(), address: None });
+                let unknown = Holder { pid: 0, command: "an unknown command".to_owned(), address: None, owner_key: None };
+                let holder = read_holder(path)?.unwrap_or(unknown);
                 return Err(Error::Held { directory: path.to_owned(), pid: holder.pid, command: holder.command, address: holder.address });
             }
             Err(TryLockError::Error(error)) => return Err(file_error(&lock_path, &error)),
         }
         let directory = Self {
             path: path.to_owned(),
-            holder: Holder { pid: std::process::id(), command: command.to_owned(), address: None },
+            holder: Holder { pid: std::process::id(), command: command.to_owned(), address: None, owner_key: None },
             _lock: lock,
         };
         directory.check_layout()?;
@@ -76,9 +87,10 @@ impl DataDirectory {
         }
     }
 
-    /// Tells other processes where this one listens.
-    pub fn set_address(&mut self, address: String) -> Result<(), Error> {
+    /// Tells other processes where this one listens, and with which key commands of the same owner may steer it.
+    pub fn set_address(&mut self, address: String, owner_key: String) -> Result<(), Error> {
         self.holder.address = Some(address);
+        self.holder.owner_key = Some(owner_key);
         self.write_holder()
     }
 
@@ -138,7 +150,11 @@ fn create_private(path: &Path) -> Result<(), Error> {
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temporary = path.with_extension("tmp");
     let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
@@ -156,7 +172,7 @@ mod tests {
         let path = folder.path().join("data");
         assert_eq!(DataDirectory::holder(&path).unwrap(), None);
         let mut first = DataDirectory::open(&path, "groundtone serve").unwrap();
-        first.set_address("http://127.0.0.1:8080".into()).unwrap();
+        first.set_address("http://127.0.0.1:8080".into(), "key".into()).unwrap();
         let refused = DataDirectory::open(&path, "groundtone ingest").unwrap_err();
         let expect = format!(
             "the data directory {} is in use by process {} (groundtone serve) at http://127.0.0.1:8080",
@@ -164,7 +180,15 @@ mod tests {
             std::process::id()
         );
         assert_eq!(refused.to_string(), expect);
-        assert_eq!(DataDirectory::holder(&path).unwrap().unwrap().command, "groundtone serve");
+        let holder = DataDirectory::holder(&path).unwrap().unwrap();
+        assert_eq!((holder.command.as_str(), holder.owner_key.as_deref()), ("groundtone serve", Some("key")));
+        assert!(!format!("{holder:?}").contains("key\""), "a key is not printed");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let (folder, file) = (fs::metadata(&path).unwrap(), fs::metadata(path.join("holder.json")).unwrap());
+            assert_eq!((folder.mode() & 0o077, file.mode() & 0o077), (0, 0), "nobody else may read the key");
+        }
         drop(first);
         assert_eq!(DataDirectory::holder(&path).unwrap(), None, "the file of a process that is gone names nobody");
         DataDirectory::open(&path, "groundtone ingest").unwrap();

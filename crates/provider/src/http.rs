@@ -20,6 +20,7 @@ const BODY_BYTES: usize = 16 << 20;
 pub struct Endpoint {
     base_url: String,
     api_key: Option<SecretString>,
+    header: Option<(&'static str, SecretString)>,
     client: reqwest::Client,
     /// Longest wait for the first byte of an answer.
     pub(crate) first_byte: Duration,
@@ -43,7 +44,13 @@ impl Endpoint {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| Error::Unreachable { endpoint: base_url.clone(), reason: describe(&error) })?;
-        Ok(Self { base_url, api_key, client, first_byte, idle })
+        Ok(Self { base_url, api_key, header: None, client, first_byte, idle })
+    }
+
+    /// The same with one more secret header in every request.
+    pub fn with_header(mut self, name: &'static str, value: SecretString) -> Self {
+        self.header = Some((name, value));
+        self
     }
 
     /// The address without the key.
@@ -52,7 +59,10 @@ impl Endpoint {
     }
 
     pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        let request = self.client.request(method, format!("{}{path}", self.base_url));
+        let mut request = self.client.request(method, format!("{}{path}", self.base_url));
+        if let Some((name, value)) = &self.header {
+            request = request.header(*name, value.expose_secret());
+        }
         match &self.api_key {
             Some(key) => request.bearer_auth(key.expose_secret()),
             None => request,

@@ -32,7 +32,7 @@ pub use extras::ChatExtras;
 pub use http::{Endpoint, get_json, install_tls, post_json};
 pub use rerank::{HttpReranker, RerankShape, Reranker};
 pub use resilient::{Resilience, Resilient};
-pub use sse::stream_chunks;
+pub use sse::{post_events, stream_chunks};
 pub use web::{WebClient, WebError, WebPage, WebRequest, WebSettings, same_site};
 
 use async_trait::async_trait;

@@ -5,6 +5,8 @@ use crate::{Endpoint, Error};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use groundtone_openai_api::{ChatCompletionChunk, ChatCompletionRequest, ErrorBody};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Most bytes between two events: a line without an end, or comments without an event, would fill the memory.
@@ -21,7 +23,7 @@ pub async fn stream_chunks(
     let media = response.headers().get(reqwest::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match media.as_str() {
-        "text/event-stream" => Ok(events(endpoint.clone(), response.bytes_stream()).boxed()),
+        "text/event-stream" => Ok(events(endpoint.clone(), response.bytes_stream(), parse_event).boxed()),
         "application/json" => {
             let whole: Value = endpoint.read_json(response).await?;
             let chunk = whole_answer(endpoint, whole)?;
@@ -31,22 +33,33 @@ pub async fn stream_chunks(
     }
 }
 
-/// The chunks of an event stream. Only an event counts as a sign of life, so neither single bytes nor comments hold a request open.
-fn events<B: AsRef<[u8]> + Send + 'static>(
+/// Posts a body and gives the events that come back, each as JSON, until the server ends the stream or says `[DONE]`. An error object in the stream ends it with that error.
+pub async fn post_events<T: DeserializeOwned + Send + 'static>(
+    endpoint: &Endpoint,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<BoxStream<'static, Result<T, Error>>, Error> {
+    let response = endpoint.post(path, body).await?;
+    Ok(events(endpoint.clone(), response.bytes_stream(), parse_event).boxed())
+}
+
+/// What is in an event stream. Only an event counts as a sign of life, so neither single bytes nor comments hold a request open.
+fn events<B: AsRef<[u8]> + Send + 'static, T: Send + 'static>(
     endpoint: Endpoint,
     bytes: impl Stream<Item = Result<B, reqwest::Error>> + Send + 'static,
-) -> impl Stream<Item = Result<ChatCompletionChunk, Error>> + Send {
+    parse: fn(&Endpoint, &str) -> Result<T, Error>,
+) -> impl Stream<Item = Result<T, Error>> + Send {
     let reader =
         EventReader { bytes: bytes.boxed(), decoder: EventDecoder::new(EVENT_BYTES), ready: Vec::new().into_iter(), wrong: None, endpoint };
-    stream::unfold(Some(reader), |reader| async move {
+    stream::unfold(Some(reader), move |reader| async move {
         let mut reader = reader?;
         let data = match tokio::time::timeout(reader.endpoint.idle, reader.next()).await {
             Err(_) => return Some((Err(reader.endpoint.timeout(reader.endpoint.idle)), None)),
             Ok(Err(error)) => return Some((Err(error), None)),
             Ok(Ok(data)) => data.filter(|data| data.trim() != "[DONE]")?,
         };
-        match parse_chunk(&reader.endpoint, &data) {
-            Ok(chunk) => Some((Ok(chunk), Some(reader))),
+        match parse(&reader.endpoint, &data) {
+            Ok(event) => Some((Ok(event), Some(reader))),
             Err(error) => Some((Err(error), None)),
         }
     })
@@ -81,7 +94,7 @@ impl<B: AsRef<[u8]>> EventReader<B> {
     }
 }
 
-fn parse_chunk(endpoint: &Endpoint, data: &str) -> Result<ChatCompletionChunk, Error> {
+fn parse_event<T: DeserializeOwned>(endpoint: &Endpoint, data: &str) -> Result<T, Error> {
     // Servers report a failure in the middle of a stream as an error object.
     if data.contains("\"error\"")
         && let Ok(body) = serde_json::from_str::<ErrorBody>(data)

@@ -20,6 +20,8 @@ pub enum Need {
     Scope(&'static [Scope]),
     /// An admin key of the default tenant: it changes what every tenant gets.
     Operator,
+    /// The key that stands in the data directory: the route reads the server's own files.
+    Owner,
 }
 
 const CHAT: Need = Need::Scope(&[Scope::Chat]);
@@ -57,6 +59,12 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/v1/groundtone/search", SEARCH),
     ("GET", "/v1/groundtone/generations", INGEST),
     ("POST", "/v1/groundtone/generations/switch", Need::Operator),
+    ("POST", "/v1/groundtone/generations/gc", Need::Owner),
+    ("POST", "/v1/groundtone/ingest", Need::Owner),
+    ("GET", "/v1/groundtone/runs", Need::Owner),
+    ("GET", "/v1/groundtone/runs/{prefix}", Need::Owner),
+    ("GET", "/v1/groundtone/rejected", Need::Owner),
+    ("POST", "/v1/groundtone/fsck", Need::Owner),
 ];
 
 /// What the table says of a route.
@@ -72,12 +80,14 @@ pub(crate) struct Caller {
     pub(crate) tenant: Tenant,
     /// What the caller may do.
     pub(crate) scopes: Vec<Scope>,
+    /// Whether the caller has shown that it can read the data directory.
+    pub(crate) owns_data: bool,
 }
 
 impl Caller {
     /// Somebody with every right in the default tenant: the one caller of a server without keys, and the holder of a configured key.
     fn owner() -> Self {
-        Self { tenant: Tenant::default(), scopes: Scope::ALL.to_vec() }
+        Self { tenant: Tenant::default(), scopes: Scope::ALL.to_vec(), owns_data: false }
     }
 
     fn has(&self, scope: Scope) -> bool {
@@ -100,6 +110,8 @@ impl Caller {
             }
             Need::Operator if self.is_operator() => Ok(()),
             Need::Operator => refuse("this needs a key of the default tenant with the scope `admin`".to_owned()),
+            Need::Owner if self.owns_data => Ok(()),
+            Need::Owner => refuse("this route is for the command line on the server's own data directory".to_owned()),
         }
     }
 }
@@ -123,7 +135,8 @@ impl KeyHash {
         hex::decode_to_slice(text.trim(), &mut hash).ok().map(|()| Self(hash))
     }
 
-    fn of(key: &str) -> Self {
+    /// Of a key itself.
+    pub fn of(key: &str) -> Self {
         Self(Sha256::digest(key.as_bytes()).into())
     }
 }
@@ -133,11 +146,20 @@ impl KeyHash {
 pub struct AccessPolicy {
     /// Accepted keys. Empty: anybody on this machine, through a loopback address, and nobody else.
     pub keys: Vec<KeyHash>,
+    /// The key that stands in the data directory, new with each start. Who can read it there could read everything: it opens every route.
+    pub owner: Option<KeyHash>,
 }
+
+/// Carries the key that stands in the data directory.
+pub const OWNER_HEADER: &str = "x-groundtone-owner";
 
 impl AccessPolicy {
     /// Who sent these headers. Hashes are compared, so timing tells nothing about a key.
     fn identify(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        let shown = headers.get(OWNER_HEADER).and_then(|value| value.to_str().ok()).map(KeyHash::of);
+        if shown.is_some() && shown == self.owner {
+            return Ok(Caller { owns_data: true, ..Caller::owner() });
+        }
         if self.keys.is_empty() {
             return Ok(Caller::owner());
         }
@@ -219,16 +241,19 @@ mod tests {
 
     #[test]
     fn a_key_reaches_what_its_scopes_allow_and_nothing_else() {
-        let caller = |tenant: &str, scopes: &[Scope]| Caller { tenant: Tenant::new(tenant).unwrap(), scopes: scopes.to_vec() };
+        let caller =
+            |tenant: &str, scopes: &[Scope]| Caller { tenant: Tenant::new(tenant).unwrap(), scopes: scopes.to_vec(), owns_data: false };
         let reached = |caller: &Caller| ROUTES.iter().filter(|(_, _, need)| caller.may(*need).is_ok()).count();
-        assert_eq!(reached(&caller("default", &[Scope::Admin])), ROUTES.len());
-        let operator = ROUTES.iter().filter(|(_, _, need)| *need == Need::Operator).count();
-        assert_eq!(reached(&caller("shop", &[Scope::Admin])), ROUTES.len() - operator, "another tenant's admin is no operator");
+        let count = |wanted: Need| ROUTES.iter().filter(|(_, _, need)| *need == wanted).count();
+        let remote = ROUTES.len() - count(Need::Owner);
+        assert_eq!(reached(&caller("default", &[Scope::Admin])), remote, "no key says who may read the server's files");
+        assert_eq!(reached(&Caller { owns_data: true, ..Caller::owner() }), ROUTES.len());
+        assert_eq!(reached(&caller("shop", &[Scope::Admin])), remote - count(Need::Operator), "another tenant's admin is no operator");
         for scope in [Scope::Chat, Scope::Ingest, Scope::Tune, Scope::Metrics] {
             let allowed = ROUTES.iter().filter(|(_, _, need)| match need {
                 Need::Key => true,
                 Need::Scope(scopes) => scopes.contains(&scope),
-                Need::Operator => false,
+                Need::Operator | Need::Owner => false,
             });
             assert_eq!(reached(&caller("default", &[scope])), allowed.count(), "{scope}");
         }

@@ -11,8 +11,9 @@ mod run;
 mod state;
 mod stores;
 
-pub use access::{AccessPolicy, KeyHash, Need, ROUTES};
+pub use access::{AccessPolicy, KeyHash, Need, OWNER_HEADER, ROUTES};
 pub use api::generations::{GenerationList, SwitchBody};
+pub use api::owner::{FsckBody, GcBody, RejectedList, Removed, RunList};
 pub use api::responses::ResponseStore;
 pub use api::search::{SearchBody, SearchHits};
 pub use run::{RunError, run};
@@ -61,6 +62,12 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/groundtone/generations", get(api::generations::list))
         .route("/v1/groundtone/generations/switch", post(api::generations::switch))
         .route("/v1/groundtone/search", post(api::search::search))
+        .route("/v1/groundtone/ingest", post(api::owner::ingest))
+        .route("/v1/groundtone/runs", get(api::owner::runs))
+        .route("/v1/groundtone/runs/{prefix}", get(api::owner::runs_with))
+        .route("/v1/groundtone/rejected", get(api::owner::rejected))
+        .route("/v1/groundtone/fsck", post(api::owner::fsck))
+        .route("/v1/groundtone/generations/gc", post(api::owner::gc))
         .route_layer(middleware::from_fn_with_state(state.clone(), access::authorize));
     Router::new()
         .merge(guarded)

@@ -2,7 +2,7 @@ use crate::access::AccessPolicy;
 use crate::api::responses::ResponseStore;
 use groundtone_answer::Answerer;
 use groundtone_catalog::{Catalog, FileStore};
-use groundtone_ingest::{IngestSettings, Ingester};
+use groundtone_ingest::{IngestSettings, Ingester, SourceSettings};
 use groundtone_provider::Embedder;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +32,10 @@ pub struct Documents {
     pub catalog: Arc<Catalog>,
     /// Where they go and how they are cut; run, source and time are each request's own.
     pub settings: IngestSettings,
+    /// How sources are read.
+    pub sources: SourceSettings,
     /// Whose turn it is.
-    pub turn: tokio::sync::Mutex<()>,
+    pub turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Everything the handlers share.

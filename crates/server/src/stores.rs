@@ -42,7 +42,7 @@ impl Documents {
         let ending = Path::new(&file.filename).extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
         let id = DocumentId::new(document_of(file)).map_err(|error| ApiError::invalid("file_id", error.to_string()))?;
         let document = PushedDocument { id: id.clone(), bytes, ending, title: None, url: String::new(), metadata: Metadata::default() };
-        let settings = IngestSettings { collection: store.clone(), source: FILES.to_owned(), ..self.settings(tenant) };
+        let settings = IngestSettings { collection: store.clone(), source: FILES.to_owned(), ..self.run_settings(tenant) };
         let _turn = self.turn.lock().await;
         let outcome = self.ingester.run(Arc::new(document), &settings, &|_| {}).await;
         (record.status, record.error) = match outcome {
@@ -69,7 +69,7 @@ impl Documents {
     pub(crate) async fn detach(&self, tenant: &Tenant, store: &Collection, file: &str) -> Result<bool, ApiError> {
         let Some(record) = self.catalog.store_file(tenant, store, file).await.map_err(|error| failed(&error))? else { return Ok(false) };
         let id = DocumentId::new(record.document).map_err(|error| ApiError::invalid("file_id", error.to_string()))?;
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         self.remove_document(tenant, store, &id).await?;
         self.catalog.delete_store_file(tenant, store, file).await.map_err(|error| failed(&error))
     }
@@ -86,7 +86,7 @@ impl Documents {
 
     /// Removes a store with everything in it. Its rows go first, so that nothing is searched in a half of it; the collection is the tenant's alone.
     pub(crate) async fn remove_store(&self, tenant: &Tenant, store: &Collection) -> Result<bool, ApiError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         if !self.catalog.delete_store(tenant, store).await.map_err(|error| failed(&error))? {
             return Ok(false);
         }

@@ -10,7 +10,11 @@ use groundtone_ingest::{IngestSettings, Receipt, Report};
 use groundtone_types::{DocumentId, Metadata, Tenant};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::OwnedMutexGuard;
+
+/// How long a write waits for the one before it.
+const TURN_WAIT: Duration = Duration::from_secs(30);
 
 /// What `PUT` takes.
 #[derive(Deserialize)]
@@ -66,9 +70,17 @@ fn failed(error: &groundtone_ingest::Error) -> ApiError {
 }
 
 impl Documents {
-    pub(crate) fn settings(&self, tenant: &Tenant) -> IngestSettings {
+    /// The settings of a run that begins now.
+    pub(crate) fn run_settings(&self, tenant: &Tenant) -> IngestSettings {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX));
         IngestSettings { run: uuid::Uuid::now_v7(), tenant: tenant.clone(), source: PUSH.to_owned(), now, ..self.settings.clone() }
+    }
+
+    /// Waits for its turn to write. A run over a large source may take hours: whoever waits too long is told to come back.
+    pub(crate) async fn turn(&self) -> Result<OwnedMutexGuard<()>, ApiError> {
+        tokio::time::timeout(TURN_WAIT, self.turn.clone().lock_owned()).await.map_err(|_| {
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "another run is writing to the collection; try again when it is done")
+        })
     }
 }
 
@@ -88,9 +100,9 @@ pub(crate) async fn put(
         metadata: body.metadata,
     };
     let documents = &state.documents;
-    let _turn = documents.turn.lock().await;
-    let report =
-        documents.ingester.run(Arc::new(document), &documents.settings(&caller.tenant), &|_| {}).await.map_err(|error| failed(&error))?;
+    let _turn = documents.turn().await?;
+    let settings = documents.run_settings(&caller.tenant);
+    let report = documents.ingester.run(Arc::new(document), &settings, &|_| {}).await.map_err(|error| failed(&error))?;
     match report.rejected.first() {
         Some(rejection) => Err(ApiError::invalid("text", format!("`{}` {}", rejection.path, rejection.reason))),
         None => Ok(Json(report)),
@@ -101,7 +113,7 @@ pub(crate) async fn put(
 pub(crate) async fn delete(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Receipt>, ApiError> {
     let id = document_id(id)?;
     let documents = &state.documents;
-    let _turn = documents.turn.lock().await;
+    let _turn = documents.turn().await?;
     if stored(documents, &caller.tenant, &id).await?.is_none() {
         return Err(unknown(&id));
     }

@@ -50,7 +50,7 @@ pub(crate) async fn switch(
     let (ingester, collection) = (&documents.ingester, &documents.settings.collection);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX));
     let done = async {
-        let _turn = documents.turn.lock().await;
+        let _turn = documents.turn().await?;
         match (body.to, body.rollback) {
             (Some(_), true) => return Err(ApiError::invalid("to", "send `to` or `rollback`, not both")),
             (_, true) => ingester.rollback(collection, now).await.map(drop),

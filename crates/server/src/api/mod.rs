@@ -9,6 +9,7 @@ pub(crate) mod files;
 pub(crate) mod generations;
 pub(crate) mod health;
 pub(crate) mod models;
+pub(crate) mod owner;
 pub(crate) mod page;
 pub(crate) mod responses;
 pub(crate) mod search;
