@@ -28,4 +28,6 @@ pub(crate) const STEPS: &[&[&str]] = &[
         "CREATE TABLE vector_store_files (tenant TEXT NOT NULL, store TEXT NOT NULL, file TEXT NOT NULL, document TEXT NOT NULL, status TEXT NOT NULL, error_code TEXT, error TEXT,
             attributes TEXT NOT NULL, bytes INTEGER NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY (tenant, store, file)) STRICT, WITHOUT ROWID",
     ],
+    &["CREATE TABLE evaluations (tenant TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, set_sha256 TEXT NOT NULL, cases INTEGER NOT NULL, decision TEXT NOT NULL,
+            reason TEXT NOT NULL, arms TEXT NOT NULL, report TEXT NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID"],
 ];
