@@ -28,5 +28,5 @@ pub use message::{PromptMessage, Role};
 pub use overlap::Support;
 pub use reader::{AnswerReader, CitationPolicy, ReadingRules, Step};
 pub use render::{DropReason, Dropped, Error, PromptInput, RenderedPrompt};
-pub use support::Doubt;
+pub use support::{Doubt, Groundedness};
 pub use tokens::{CountTokens, OpenAiTokens};

@@ -2,7 +2,9 @@
 //!
 //! Word overlap is not entailment: a claim that turns a source's words around passes. What it does catch is what small models get wrong: figures, names and topics that are not in the source.
 
+use crate::cite::strip_citations;
 use crate::overlap::words;
+use crate::sentences::sentences;
 use groundtone_types::Snippet;
 use serde::Serialize;
 use std::collections::HashSet;
@@ -135,6 +137,33 @@ impl Claim {
     }
 }
 
+/// How much of an answer stands in the texts that it should rest on, sentence by sentence.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Groundedness {
+    /// Sentences that say something: with a telling word, a number or a quotation.
+    pub claims: usize,
+    /// What the others say that no text does; a claim without a doubt is supported.
+    pub doubts: Vec<Doubt>,
+}
+
+impl Groundedness {
+    /// Checks each sentence of `answer`, markers left out, against all of `texts` together; names may come from the `question`.
+    pub fn of(question: &str, answer: &str, texts: &[&str]) -> Self {
+        let (asked, sources) = (Facts::of(question), texts.iter().map(|text| Facts::of(text)).collect::<Vec<_>>());
+        let sources: Vec<&Facts> = sources.iter().collect();
+        let plain = strip_citations(answer);
+        let mut found = Self::default();
+        for (start, end) in sentences(&plain, &[]) {
+            let claim = Claim::of(&plain[start..end]);
+            if !claim.is_empty() {
+                found.claims += 1;
+                found.doubts.extend(claim.doubt(&sources, &asked));
+            }
+        }
+        found
+    }
+}
+
 /// Numbers as written and in one form: `4.90` and `4,9` are the same, `1,000` and `1000` too.
 fn numbers(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
     text.split(|c: char| !(c.is_ascii_digit() || c == '.' || c == ','))
@@ -251,6 +280,18 @@ mod tests {
         ] {
             assert_eq!(doubt(claim, returns), expected, "{claim}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_grounded_sentence_by_sentence() {
+        let texts = ["Returns are free within 45 days.", "The workshop is in Graz."];
+        let found = Groundedness::of(
+            "Can I send it back?",
+            "Yes. You have 45 days for free returns [1]. The workshop in Graz opens at 9 [2].",
+            &texts,
+        );
+        assert_eq!(found, Groundedness { claims: 2, doubts: vec![Doubt::Number("9".to_owned())] });
+        assert_eq!(Groundedness::of("?", "", &texts), Groundedness::default());
     }
 
     #[test]
