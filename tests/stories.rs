@@ -17,6 +17,7 @@ mod stories {
     pub mod conformance;
     pub mod datasets;
     pub mod docs;
+    pub mod evaluations;
     pub mod fault_cases;
     pub mod faults;
     pub mod first_answer;

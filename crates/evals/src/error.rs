@@ -22,6 +22,22 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A file of rules, prices or arms is not what it should be.
+    #[error("{}: {reason}", path.display())]
+    Rules {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The metric that was to decide was not measured.
+    #[error("{name} was not measured for every arm; there are: {}", known.join(", "))]
+    Metric {
+        /// Which.
+        name: String,
+        /// What was.
+        known: Vec<String>,
+    },
     /// There is nothing to evaluate.
     #[error("{}: {reason}", path.display())]
     Empty {

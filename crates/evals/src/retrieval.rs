@@ -1,9 +1,10 @@
 //! Arms side by side on the same questions.
 
+use crate::Error;
 use crate::beir::Dataset;
-use crate::bootstrap::{Difference, Estimate, paired_differences};
 use crate::corpus::{Corpus, CorpusProgress};
-use crate::{Error, metrics};
+use crate::metrics::ranking;
+use crate::stats::{Difference, Estimate, paired_differences};
 use futures::{StreamExt, TryStreamExt, stream};
 use groundtone_retrieval::{Request, Retriever};
 use serde::{Deserialize, Serialize};
@@ -84,9 +85,9 @@ async fn measure(arm: &Arm, dataset: &Dataset, corpus: &Corpus, done: &(dyn Fn()
         done();
         let judged = &question.judged;
         Ok::<_, Error>([
-            metrics::ndcg_at(&ranking, judged, 10),
-            metrics::recall_at(&ranking, judged, DEPTH),
-            metrics::mrr_at(&ranking, judged, 10),
+            ranking::ndcg_at(&ranking, judged, 10),
+            ranking::recall_at(&ranking, judged, DEPTH),
+            ranking::mrr_at(&ranking, judged, 10),
         ])
     };
     let values: Vec<[f64; 3]> = stream::iter(0..dataset.questions.len()).map(ask).buffered(PARALLEL).try_collect().await?;

@@ -27,6 +27,7 @@ pub enum Need {
 const CHAT: Need = Need::Scope(&[Scope::Chat]);
 const INGEST: Need = Need::Scope(&[Scope::Ingest]);
 const FILES: Need = Need::Scope(&[Scope::Ingest, Scope::Tune]);
+const TUNE: Need = Need::Scope(&[Scope::Tune]);
 const SEARCH: Need = Need::Scope(&[Scope::Chat, Scope::Ingest]);
 
 /// Every guarded route: method, path as the router has it, and what it wants. A route that is not here is refused, whatever the key.
@@ -57,6 +58,9 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/v1/groundtone/documents/{*id}", INGEST),
     ("DELETE", "/v1/groundtone/documents/{*id}", INGEST),
     ("POST", "/v1/groundtone/search", SEARCH),
+    ("GET", "/v1/groundtone/evaluations", TUNE),
+    ("POST", "/v1/groundtone/evaluations", Need::Operator),
+    ("GET", "/v1/groundtone/evaluations/{id}", TUNE),
     ("GET", "/v1/groundtone/generations", INGEST),
     ("POST", "/v1/groundtone/generations/switch", Need::Operator),
     ("POST", "/v1/groundtone/generations/gc", Need::Owner),

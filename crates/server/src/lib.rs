@@ -61,6 +61,8 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/models/{id}", get(api::models::retrieve))
         .route("/v1/groundtone/generations", get(api::generations::list))
         .route("/v1/groundtone/generations/switch", post(api::generations::switch))
+        .route("/v1/groundtone/evaluations", get(api::evaluations::list).post(api::evaluations::create))
+        .route("/v1/groundtone/evaluations/{id}", get(api::evaluations::retrieve))
         .route("/v1/groundtone/search", post(api::search::search))
         .route("/v1/groundtone/ingest", post(api::owner::ingest))
         .route("/v1/groundtone/runs", get(api::owner::runs))

@@ -5,6 +5,7 @@ pub(crate) mod chat;
 pub(crate) mod conversation;
 pub(crate) mod documents;
 pub(crate) mod embeddings;
+pub(crate) mod evaluations;
 pub(crate) mod files;
 pub(crate) mod generations;
 pub(crate) mod health;

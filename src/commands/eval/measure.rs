@@ -17,55 +17,49 @@ use std::sync::Arc;
 /// The deepest cut of a metric: an arm must be able to give so many documents.
 const DEPTH: usize = 20;
 
-/// Flags of `groundtone eval`.
+/// Flags of `groundtone eval retrieval`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
+pub(crate) struct RetrievalArgs {
+    /// The folder
+    folder: PathBuf,
+    /// Draws of the bootstrap
+    #[arg(long, default_value_t = 10_000)]
+    resamples: usize,
+    /// Seed of the bootstrap
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
-#[derive(clap::Subcommand)]
-enum Action {
-    /// Each arm on a folder in BEIR's layout (corpus.jsonl, queries.jsonl, qrels/*.tsv): nDCG@10, recall@20, MRR@10, with intervals
-    Retrieval {
-        /// The folder
-        folder: PathBuf,
-        /// Draws of the bootstrap
-        #[arg(long, default_value_t = 10_000)]
-        resamples: usize,
-        /// Seed of the bootstrap
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-    },
-    /// Fit the evidence gate on labelled questions, and print its settings
-    Calibrate {
-        /// A JSONL file of {"question", "answerable"} asked of your collection, or a folder in BEIR's layout (each question is asked with and without its document)
-        #[arg(long, value_name = "PATH", required = true)]
-        set: Vec<PathBuf>,
-        /// Share of the answerable questions that the gate must let through
-        #[arg(long, default_value_t = 0.98)]
-        keep: f64,
-    },
+/// Flags of `groundtone eval calibrate`.
+#[derive(clap::Args)]
+pub(crate) struct CalibrateArgs {
+    /// A JSONL file of {"question", "answerable"} asked of your collection, or a folder in BEIR's layout (each question is asked with and without its document)
+    #[arg(long, value_name = "PATH", required = true)]
+    set: Vec<PathBuf>,
+    /// Share of the answerable questions that the gate must let through
+    #[arg(long, default_value_t = 0.98)]
+    keep: f64,
 }
 
-pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
+async fn ready(global: &Global) -> anyhow::Result<Config> {
     let config = settings(global, &[])?;
     if config.embedder.kind == Engine::Local {
         pull(&config, std::slice::from_ref(&config.embedder.model)).await?;
     }
-    match args.action {
-        Action::Retrieval { folder, resamples, seed } => {
-            let report = retrieval(&config, &folder, resamples.max(1), seed).await?;
-            if global.json { json(&report) } else { show(&report) }
-        }
-        Action::Calibrate { set, keep } => {
-            if !(0.5..=1.0).contains(&keep) {
-                return Err(hint("--keep must be between 0.5 and 1", "0.98 turns away at most two of a hundred answerable questions"));
-            }
-            let calibration = calibrate(&config, &set, keep).await?;
-            if global.json { json(&calibration) } else { snippet(&calibration, &set) }
-        }
+    Ok(config)
+}
+
+pub(crate) async fn measure_retrieval(global: &Global, args: RetrievalArgs) -> anyhow::Result<()> {
+    let report = retrieval(&ready(global).await?, &args.folder, args.resamples.max(1), args.seed).await?;
+    if global.json { json(&report) } else { show(&report) }
+}
+
+pub(crate) async fn fit_gate(global: &Global, args: CalibrateArgs) -> anyhow::Result<()> {
+    if !(0.5..=1.0).contains(&args.keep) {
+        return Err(hint("--keep must be between 0.5 and 1", "0.98 turns away at most two of a hundred answerable questions"));
     }
+    let calibration = calibrate(&ready(global).await?, &args.set, args.keep).await?;
+    if global.json { json(&calibration) } else { snippet(&calibration, &args.set) }
 }
 
 /// A progress bar that is there only where a person watches.

@@ -33,7 +33,7 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 /// The value below which this share of the sorted values lies, by linear interpolation.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len().max(1) - 1) as f64;
     let (below, part) = (place.floor() as usize, place.fract());
     match (sorted.get(below), sorted.get(below + 1)) {
