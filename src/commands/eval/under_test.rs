@@ -2,7 +2,6 @@
 
 use crate::assemble::{Library, needed_models, now, running_server};
 use crate::commands::models::pull;
-use crate::commands::search::endpoint;
 use crate::commands::serve::serve;
 use crate::output::hint;
 use anyhow::Context;
@@ -40,13 +39,17 @@ struct Own {
 impl UnderTest {
     /// The server at `url`, else the one that holds the data directory, else one of our own.
     pub(super) async fn find(config: &Config, url: Option<&str>) -> anyhow::Result<Self> {
-        let running = match url {
-            Some(url) => Some(url.trim_end_matches('/').trim_end_matches("/v1").to_owned()),
-            None => running_server(&config.data.directory)?,
+        let endpoint = match url {
+            Some(url) => {
+                let url = url.trim_end_matches('/').trim_end_matches("/v1");
+                let key = groundtone_config::secret("server.api_key_env", &config.server.api_key_env)?;
+                let limit = Duration::from_secs(config.server.request_timeout_seconds);
+                Some(Endpoint::new(&format!("{url}/v1"), key, Duration::from_secs(5), limit, limit)?)
+            }
+            None => running_server(config)?.map(|server| server.endpoint),
         };
-        match running {
-            Some(address) => {
-                let endpoint = endpoint(config, &address)?;
+        match endpoint {
+            Some(endpoint) => {
                 let models = models(&endpoint).await?;
                 Ok(Self { endpoint, state: None, models, own: None })
             }
