@@ -25,6 +25,23 @@ pub(crate) fn hint(error: impl std::fmt::Display, hint: impl Into<String>) -> an
     anyhow::Error::new(Hint { message: error.to_string(), hint: hint.into() })
 }
 
+/// An error that the command's own output has told already.
+#[derive(Debug)]
+struct Told;
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("see above")
+    }
+}
+
+impl std::error::Error for Told {}
+
+/// Ends the command with exit code 1 and says nothing more.
+pub(crate) fn told() -> anyhow::Error {
+    anyhow::Error::new(Told)
+}
+
 /// Writes a line of data. A reader that has gone away (`| head`) ends the command quietly.
 pub(crate) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     write(&format!("{text}\n"))
@@ -58,6 +75,9 @@ pub(crate) fn watched() -> bool {
 
 /// One sentence, its causes, what to do; exit code 1.
 pub(crate) fn fail(error: &anyhow::Error, as_json: bool) -> ExitCode {
+    if error.is::<Told>() {
+        return ExitCode::FAILURE;
+    }
     let mut message = String::new();
     for cause in error.chain() {
         let text = cause.to_string();

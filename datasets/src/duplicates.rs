@@ -1,5 +1,6 @@
 //! Near duplicates among texts: MinHash signatures, banded (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3).
 
+use rayon::prelude::*;
 use std::collections::HashMap;
 
 /// Hash functions of a signature: the estimate's standard error is at most 1 / (2 * sqrt(128)) = 0.044.
@@ -9,7 +10,7 @@ const BAND: usize = 4;
 /// Bytes of a shingle, over lower-cased letters, digits and single spaces.
 const SHINGLE: usize = 4;
 
-/// The similarity of shingle sets (estimated Jaccard) from which two texts count as near duplicates.
+/// The similarity of shingle sets (Jaccard) from which two texts count as near duplicates.
 pub const NEAR_DUPLICATE_SIMILARITY: f64 = 0.8;
 
 fn mix(mut x: u64) -> u64 {
@@ -38,13 +39,31 @@ pub(crate) fn normalised(text: &str) -> String {
     out
 }
 
-fn signature(text: &str) -> [u32; HASHES] {
+/// The set of a text's shingles, sorted.
+fn shingles(text: &str) -> Vec<u64> {
     let text = normalised(text);
     let bytes = text.as_bytes();
     let mut shingles: Vec<u64> =
         if bytes.len() < SHINGLE { vec![hash_bytes(bytes)] } else { bytes.windows(SHINGLE).map(hash_bytes).collect() };
     shingles.sort_unstable();
     shingles.dedup();
+    shingles
+}
+
+/// The Jaccard similarity of two texts' shingle sets, counted.
+pub(crate) fn jaccard(one: &str, other: &str) -> f64 {
+    let (one, other) = (shingles(one), shingles(other));
+    let (mut a, mut b, mut shared) = (0, 0, 0usize);
+    while let (Some(left), Some(right)) = (one.get(a), other.get(b)) {
+        shared += usize::from(left == right);
+        a += usize::from(left <= right);
+        b += usize::from(right <= left);
+    }
+    shared as f64 / (one.len() + other.len() - shared) as f64
+}
+
+fn signature(text: &str) -> [u32; HASHES] {
+    let shingles = shingles(text);
     let mut lowest = [u32::MAX; HASHES];
     for shingle in shingles {
         // A family of pairwise independent functions out of one hash: a + i * b (Kirsch and Mitzenmacher 2006).
@@ -57,8 +76,18 @@ fn signature(text: &str) -> [u32; HASHES] {
     lowest
 }
 
-fn similarity(a: &[u32; HASHES], b: &[u32; HASHES]) -> f64 {
+fn estimate(a: &[u32; HASHES], b: &[u32; HASHES]) -> f64 {
     a.iter().zip(b).filter(|(a, b)| a == b).count() as f64 / HASHES as f64
+}
+
+/// Whether two texts are near duplicates: by their signatures where these are clear (three standard errors), else counted.
+fn near<T: AsRef<str>>(texts: &[T], signatures: &[[u32; HASHES]], a: usize, b: usize) -> bool {
+    let estimate = estimate(&signatures[a], &signatures[b]);
+    match estimate - NEAR_DUPLICATE_SIMILARITY {
+        above if above >= 0.13 => true,
+        below if below <= -0.13 => false,
+        _ => jaccard(texts[a].as_ref(), texts[b].as_ref()) >= NEAR_DUPLICATE_SIMILARITY,
+    }
 }
 
 fn find(parents: &mut [usize], mut at: usize) -> usize {
@@ -71,10 +100,10 @@ fn find(parents: &mut [usize], mut at: usize) -> usize {
 
 /// Groups of near duplicates: for each text the index of the first text of its group, its own where it stands alone.
 ///
-/// Two texts are joined where the estimated Jaccard similarity of their 4-byte shingles is at least [`NEAR_DUPLICATE_SIMILARITY`]; groups are the connected
+/// Two texts are joined where the Jaccard similarity of their 4-byte shingles is at least [`NEAR_DUPLICATE_SIMILARITY`]; groups are the connected
 /// components. Deterministic. Memory: 512 bytes a text for signatures, 16 bytes a text for the band at hand.
-pub fn near_duplicate_groups<T: AsRef<str>>(texts: &[T]) -> Vec<usize> {
-    let signatures: Vec<[u32; HASHES]> = texts.iter().map(|text| signature(text.as_ref())).collect();
+pub fn near_duplicate_groups<T: AsRef<str> + Sync>(texts: &[T]) -> Vec<usize> {
+    let signatures: Vec<[u32; HASHES]> = texts.par_iter().map(|text| signature(text.as_ref())).collect();
     let mut parents: Vec<usize> = (0..texts.len()).collect();
     for band in 0..HASHES / BAND {
         // Within a bucket each text is compared with the bucket's representatives; a bucket keeps at most 16 of them, so that a hot band stays linear.
@@ -88,7 +117,7 @@ pub fn near_duplicate_groups<T: AsRef<str>>(texts: &[T]) -> Vec<usize> {
                 let (a, b) = (find(&mut parents, at), find(&mut parents, other));
                 if a == b {
                     joined = true;
-                } else if similarity(signature, &signatures[other]) >= NEAR_DUPLICATE_SIMILARITY {
+                } else if near(texts, &signatures, at, other) {
                     parents[a.max(b)] = a.min(b);
                     joined = true;
                 }

@@ -1,6 +1,7 @@
 //! Examples: question and answer in, training rows out.
 //!
-//! [`Records`] reads examples, [`Builder`] makes rows of them, [`Manifest`] says what each row was made of, [`split`] parts them.
+//! [`Records`] reads examples, [`Builder`] makes rows of them, [`Manifest`] says what each row was made of, [`split`] parts them,
+//! [`validate`] checks what is to be trained on, [`stats`] says what is wrong with it that no target would say, [`export`] writes it for other trainers.
 //! A served row's messages come from the path that serving takes, so the bytes a model is trained on are the bytes it is served.
 //! This room never renders a prompt itself and never holds a citation marker: `groundtone-prompt` does.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
@@ -9,11 +10,15 @@ mod build;
 mod duplicates;
 mod error;
 mod example;
+pub mod export;
 mod manifest;
 mod random;
 mod read;
 pub mod split;
+pub mod stats;
 pub mod teacher;
+mod tokens;
+pub mod validate;
 
 pub use build::{AnswerStyle, BuildReport, BuildSettings, Builder, CitationStyle, Controls, Missed, Order, RowKind};
 pub use duplicates::{NEAR_DUPLICATE_SIMILARITY, near_duplicate_groups};
@@ -24,6 +29,7 @@ pub use manifest::{
     read_entries,
 };
 pub use read::{Columns, Format, ReadOptions, Record, Records, Turns};
+pub use tokens::{RowTokens, message_tokens, row_tokens};
 
 use groundtone_prompt::PromptMessage;
 use serde::{Deserialize, Serialize};

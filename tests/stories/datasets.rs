@@ -116,3 +116,61 @@ fn a_dataset_is_split_and_what_cannot_be_done_is_said() {
     insta::assert_snapshot!(failing(&["dataset", "build", "examples.jsonl", "--out", "x.jsonl", "--no-answer-share", "2"]), @"error: the no-answer share is 2, not between 0 and 1");
     assert!(!run(folder.path(), &["dataset", "split", "missing.jsonl"]).status.success());
 }
+
+fn chat_rows(count: usize) -> String {
+    let row = |at: usize| json!({"messages": [{"role": "user", "content": format!("Question {at}")}, {"role": "assistant", "content": format!("Answer {at}")}]});
+    (0..count).map(|at| format!("{}\n", row(at))).collect()
+}
+
+#[test]
+fn a_bad_row_is_named_by_line_and_column_and_the_exit_code_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = "{\"messages\": [{\"role\": \"human\", \"content\": \"Grüße\"}, {\"role\": \"assistant\", \"content\": null}]}\n";
+    std::fs::write(folder.path().join("rows.jsonl"), chat_rows(10) + bad).unwrap();
+    let output = run(folder.path(), &["dataset", "validate", "rows.jsonl", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let problems = report["problems"].as_array().unwrap();
+    let places: Vec<_> = problems
+        .iter()
+        .map(|problem| (problem["rule"].as_str().unwrap(), problem["line"].as_u64().unwrap(), problem["column"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(places, [("role-unknown", 11, 24), ("assistant-empty", 11, 86)]);
+    assert!(problems.iter().all(|problem| ["severity", "message", "why", "fix"].iter().all(|key| problem[key].is_string())));
+    assert_eq!((&report["errors"], &report["rows"], &report["counts"]["role-unknown"]), (&json!(2), &json!(11), &json!(1)));
+    let text = run(folder.path(), &["dataset", "validate", "rows.jsonl"]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.starts_with("rows.jsonl:11:24: error role-unknown: `human` is no role; user is meant\n"), "{text}");
+    let repaired = run(folder.path(), &["dataset", "validate", "rows.jsonl", "--fix", "repaired.jsonl", "--json"]);
+    let repaired: Value = serde_json::from_slice(&repaired.stdout).unwrap();
+    assert_eq!((&repaired["errors"], &repaired["fixed"]["repaired"]), (&json!(1), &json!({"role-unknown": 1})));
+    let (error, code) = run_failing(folder.path(), &["dataset", "validate", "rows.jsonl", "--fix", "rows.jsonl", "--overwrite"]);
+    assert!(code == 1 && error.contains("rows.jsonl is there already"), "{error}");
+}
+
+#[test]
+fn parts_are_compared_and_rows_are_written_for_other_trainers() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("train.jsonl"), chat_rows(12)).unwrap();
+    std::fs::write(folder.path().join("test.jsonl"), chat_rows(2)).unwrap();
+    let stats =
+        run_json(folder.path(), &["dataset", "stats", "--train", "train.jsonl", "--test", "test.jsonl", "--html", "report.html", "--json"]);
+    assert_eq!((&stats["parts"][0]["rows"], &stats["leakage"][0]["by_text"], &stats["cost"]["epochs"]), (&json!(12), &json!(2), &json!(8)));
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.contains("same question"));
+    for (to, target) in [
+        ("azure", "azure"),
+        ("together", "together"),
+        ("trl", "trl"),
+        ("mistral", "mistral"),
+        ("fireworks", "fireworks"),
+        ("openai", "openai"),
+    ] {
+        let out = format!("{to}.out.jsonl");
+        let report = run_json(folder.path(), &["dataset", "export", "train.jsonl", "--to", to, "--out", &out, "--json"]);
+        assert_eq!((&report["written"], &report["left_out"]), (&json!(12), &json!(0)));
+        assert_eq!(run_json(folder.path(), &["dataset", "validate", &out, "--target", target, "--json"])["counts"], json!({}));
+    }
+    let (error, _) = run_failing(folder.path(), &["dataset", "export", "train.jsonl", "--to", "trl", "--out", "trl.out.jsonl"]);
+    assert!(error.contains("trl.out.jsonl is there already"), "{error}");
+}
