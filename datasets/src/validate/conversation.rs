@@ -151,7 +151,7 @@ impl Line<'_, '_, '_> {
         {
             self.report(Rule::FirstRole, first.at, || format!("{} wants a system or user message first", target.as_str()));
         }
-        for pair in talk.turns.windows(2) {
+        for (at, pair) in talk.turns.windows(2).enumerate() {
             let (before, turn) = (pair[0].role, &pair[1]);
             if target == Target::Mistral
                 && before == Some(Role::Tool)
@@ -167,7 +167,7 @@ impl Line<'_, '_, '_> {
                 (_, Some(Role::System | Role::Developer)) => {
                     self.report(Rule::SystemLate, turn.at, || "only the first message may be the system's".to_owned());
                 }
-                (Some(Role::System | Role::Developer), Some(Role::Assistant)) => {
+                (Some(Role::System | Role::Developer), Some(Role::Assistant)) if at == 0 => {
                     self.report(Rule::Alternation, turn.at, || "the user speaks first".to_owned());
                 }
                 (Some(one), Some(other)) if one == other && matches!(one, Role::User | Role::Assistant) => {
@@ -185,7 +185,11 @@ impl Line<'_, '_, '_> {
         let mut open: Vec<&Call> = Vec::new();
         for turn in &talk.turns {
             if turn.role == Some(Role::Tool) {
-                let Some(id) = &turn.answers else { continue };
+                let Some(id) = &turn.answers else {
+                    // It has been reported; some call is the one that it answers.
+                    open.pop();
+                    continue;
+                };
                 match open.iter().position(|call| call.id.as_ref().is_some_and(|known| self.slice(known) == self.slice(id))) {
                     Some(at) => {
                         open.remove(at);

@@ -334,8 +334,7 @@ fn check_blocks<R: Read>(first: Block, blocks: &mut Blocks<R>, merge: &mut Merge
     let options = merge.options;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if options.threads == 0 { cores } else { options.threads };
-    let second = blocks.next(Vec::new(), &mut |_| Ok(()))?;
-    let (Some(second), true) = (second, threads > 1) else {
+    let Some(second) = blocks.next(Vec::new(), &mut |_| Ok(()))? else {
         merge.add(outcome(options, first));
         return Ok(());
     };
