@@ -204,7 +204,7 @@ pub(super) fn diagnose(line: &[u8], error: &JiterError) -> Syntax {
             let edit = Some(Edit::remove(comma..comma + 1));
             Syntax { rule: Rule::JsonTrailingComma, at: comma, message: format!("a comma before {here}"), edit }
         }
-        JsonErrorType::TrailingCharacters => trailing(line, at, here),
+        JsonErrorType::TrailingCharacters => trailing(line, at, &here),
         JsonErrorType::ControlCharacterWhileParsingString => {
             let byte = line.get(at).copied().unwrap_or_default();
             let escape = match byte {
@@ -276,7 +276,7 @@ fn literal(line: &[u8], at: usize) -> Option<Syntax> {
     Some(Syntax { rule, at: range.start, message, edit })
 }
 
-fn trailing(line: &[u8], at: usize, here: String) -> Syntax {
+fn trailing(line: &[u8], at: usize, here: &str) -> Syntax {
     let rest = &line[at..];
     let behind_comma = rest.iter().position(|byte| *byte != b',' && !byte.is_ascii_whitespace());
     if let Some(next) = behind_comma.filter(|next| rest[*next] == b'{') {

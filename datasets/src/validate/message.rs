@@ -258,11 +258,11 @@ impl<'j> Line<'_, '_, 'j> {
         self.weight_fits(role, fields, place);
         match role {
             Role::Assistant => self.assistant_says_something(fields, turn),
-            Role::Tool if turn.answers.is_none() && !self.key_seen(fields, b"tool_call_id") => {
-                // Templates of local models name the tool instead.
-                if target.follows_tool_calls() || !fields.name {
-                    self.report(Rule::ToolCallIdMissing, turn.at, || "the tool's message has no tool_call_id".to_owned());
-                }
+            // Templates of local models name the tool instead.
+            Role::Tool
+                if turn.answers.is_none() && (target.follows_tool_calls() || !fields.name) && !self.key_seen(fields, b"tool_call_id") =>
+            {
+                self.report(Rule::ToolCallIdMissing, turn.at, || "the tool's message has no tool_call_id".to_owned());
             }
             Role::Tool => {
                 if let Some(id) = &turn.answers {

@@ -27,7 +27,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 /// How long a block may take before somebody looks whether its thread still lives.
@@ -342,7 +342,7 @@ fn check_blocks<R: Read>(first: Block, blocks: &mut Blocks<R>, merge: &mut Merge
         let (results, finished) = channel::<(u64, Outcome)>();
         let (workers, handles): (Vec<Sender<(u64, Block)>>, Vec<_>) = (0..threads)
             .map(|_| {
-                let (work, todo): (Sender<(u64, Block)>, Receiver<(u64, Block)>) = channel();
+                let (work, todo) = channel::<(u64, Block)>();
                 let results = results.clone();
                 let handle = scope.spawn(move || {
                     for (number, block) in todo {

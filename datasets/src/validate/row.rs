@@ -282,7 +282,7 @@ impl<'j> Line<'_, '_, 'j> {
                 [] => self.report(rule, at, || format!("the row has no {name} output")),
                 [output] => self.one_output(output),
                 [_, second, ..] => {
-                    self.report(Rule::OutputTwice, second.at, || format!("the {name} output stands here for the second time"))
+                    self.report(Rule::OutputTwice, second.at, || format!("the {name} output stands here for the second time"));
                 }
             }
         }
