@@ -143,9 +143,10 @@ mod tests {
         };
         let mini = at(2_000.0);
         // 3,000,000 tokens at 5 USD; 200 x 0.80 + 100 x 3.20 = 480 against 2,000 x 0.40 + 100 x 1.60 = 960 millionths of a dollar.
-        assert_eq!((mini.training_usd, mini.tuned_usd, mini.untuned_usd), (15.0, 0.48, 0.96));
+        let cents = |usd: f64| (usd * 100.0).round();
+        assert_eq!((cents(mini.training_usd), cents(mini.tuned_usd), cents(mini.untuned_usd)), (1_500.0, 48.0, 96.0));
         assert_eq!(mini.break_even_requests, Some(31_250));
-        assert_eq!(mini.cheaper_from_prompt_tokens, 800.0);
+        assert!((mini.cheaper_from_prompt_tokens - 800.0).abs() < 1e-6);
         assert_eq!(at(800.0).break_even_requests, None);
     }
 
