@@ -11,8 +11,8 @@ mod text;
 
 pub use metadata::{Metadata, MetadataError, MetadataValue};
 pub use names::{Collection, DocumentId, NameError, Tenant};
-pub use scope::{Scope, UnknownScope};
 pub use personal::{PersonalData, PersonalKind, find_personal_data, redact_personal_data};
+pub use scope::{Scope, UnknownScope};
 pub use text::{Chunk, ContentHash, Parent, Snippet, Span};
 
 use serde::{Deserialize, Serialize};
