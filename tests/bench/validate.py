@@ -67,7 +67,7 @@ def plain(lines):
 
 
 def child(function, path):
-    """Runs one of the Python checks in a process of its own: seconds, peak memory in MB, errors or the exception."""
+    """Runs one of the Python checks in a process of its own: seconds, seconds of processor, peak memory in MB, errors or the exception."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -83,11 +83,11 @@ def child(function, path):
     with os.fdopen(reader) as answer:
         seconds, result = json.load(answer)
     _, _, usage = os.wait4(pid, 0)
-    return seconds, usage.ru_maxrss / 1024, result
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, result
 
 
 def validate(binary, path, *flags):
-    """Seconds, peak memory in MB, the report."""
+    """Seconds, seconds of processor, peak memory in MB, the report."""
     start = time.perf_counter()
     process = subprocess.Popen([binary, "dataset", "validate", str(path), "--json", *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "GROUNDTONE_OFFLINE": "1"})
     out = process.stdout.read()
@@ -99,7 +99,7 @@ def validate(binary, path, *flags):
         sys.exit(error.decode())
     report = json.loads(out.decode().strip().splitlines()[-1])
     assert (process.returncode == 0) == (report["errors"] == 0), (process.returncode, report["errors"])
-    return seconds, usage.ru_maxrss / 1024, report
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, report
 
 
 def text(rng, words):
@@ -135,9 +135,9 @@ def speed(binary, folder, megabytes):
     size = write_valid(path, megabytes, tools=False)
     validate(binary, path)
     for name, run in (("groundtone", lambda: validate(binary, path)), ("plain json.loads", lambda: child(plain, path)), ("cookbook notebook", lambda: child(cookbook, path))):
-        seconds, memory, result = run()
+        seconds, processor, memory, result = run()
         errors = result["errors"] if isinstance(result, dict) else result
-        say("speed", who=name, megabytes=size / 1e6, seconds=seconds, mb_per_second=size / 1e6 / seconds, peak_rss_mb=memory, errors=errors, load=os.getloadavg()[0])
+        say("speed", who=name, megabytes=size / 1e6, seconds=seconds, mb_per_second=size / 1e6 / seconds, mb_per_cpu_second=size / 1e6 / processor, peak_rss_mb=memory, errors=errors, load=os.getloadavg()[0])
     path.unlink()
 
 
@@ -145,8 +145,8 @@ def large(binary, folder, megabytes):
     path = folder / "large.jsonl"
     size = write_valid(path, megabytes)
     for _ in range(2):
-        seconds, memory, report = validate(binary, path)
-    say("large", megabytes=size / 1e6, rows=report["rows"], seconds=seconds, mb_per_second=size / 1e6 / seconds, peak_rss_mb=memory, errors=report["errors"], counts=report["counts"], load=os.getloadavg()[0])
+        seconds, processor, memory, report = validate(binary, path)
+    say("large", megabytes=size / 1e6, rows=report["rows"], seconds=seconds, mb_per_second=size / 1e6 / seconds, mb_per_cpu_second=size / 1e6 / processor, peak_rss_mb=memory, errors=report["errors"], counts=report["counts"], load=os.getloadavg()[0])
     path.unlink()
 
 
@@ -203,13 +203,13 @@ def seeded(binary, folder):
     found = {"groundtone": [], "cookbook notebook": [], "plain json.loads": []}
     path = folder / "defect.jsonl"
     path.write_bytes(whole)
-    assert validate(binary, path)[2]["counts"] == {} and child(cookbook, path)[2] == 0 and child(plain, path)[2] == 0
+    assert validate(binary, path)[3]["counts"] == {} and child(cookbook, path)[3] == 0 and child(plain, path)[3] == 0
     for name, content in kinds.items():
         path.write_bytes(content)
-        if validate(binary, path)[2]["counts"]:
+        if validate(binary, path)[3]["counts"]:
             found["groundtone"].append(name)
         for who, function in (("cookbook notebook", cookbook), ("plain json.loads", plain)):
-            if child(function, path)[2] != 0:
+            if child(function, path)[3] != 0:
                 found[who].append(name)
     for who, names in found.items():
         missed = [name for name in kinds if name not in names]
@@ -223,8 +223,8 @@ def valid(binary, data):
                 first = json.loads(lines.readline())
             if "messages" not in first:
                 continue
-            _, _, report = validate(binary, path)
-            notebook = child(cookbook, path)[2]
+            *_, report = validate(binary, path)
+            notebook = child(cookbook, path)[3]
             say("valid", file=f"{name}/{path.name}", rows=report["rows"], problems=report["counts"], cookbook_notebook_errors=notebook)
 
 
@@ -238,12 +238,12 @@ def suite(binary, data, folder):
             continue
         content = source.read_bytes()
         path.write_bytes(content.replace(b"\n", b" ") if kind == "y" else content)
-        counts = validate(binary, path, "--target", "trl")[2]["counts"]
+        counts = validate(binary, path, "--target", "trl")[3]["counts"]
         syntax = [rule for rule in counts if rule.startswith("json-") and rule != "json-array" or rule in ("utf-8", "utf-16", "empty-file", "bom", "blank-line")]
         # A text that begins with a bracket is told as an array, and not looked into: wrap it for the parser.
         if "json-array" in counts:
             path.write_bytes(b'{"x":' + content.strip(b"\n").replace(b"\n", b" " if kind == "y" else b"\n") + b"}")
-            counts = validate(binary, path, "--target", "trl")[2]["counts"]
+            counts = validate(binary, path, "--target", "trl")[3]["counts"]
             syntax = [rule for rule in counts if rule.startswith("json-") or rule == "utf-8"]
         if (kind == "y") == (not syntax):
             right[kind] += 1
