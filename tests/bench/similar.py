@@ -90,7 +90,7 @@ def main():
             if report["leakage"]:
                 wanted = {(at + 1, leaks[at]) for at in range(len(leaks))}
                 figures["leaks"] = score({(there, here - 1) for there, here in report["leakage"][0]["lines"]}, wanted)
-            print(json.dumps({"part": "+".join(parts), "rows": sum(part["rows"] for part in report["parts"]), "seconds": round(seconds, 1), "peak_rss_mb": round(usage.ru_maxrss / 1024), "load": os.getloadavg()[0], **figures}), flush=True)
+            print(json.dumps({"part": "+".join(parts), "rows": sum(part["rows"] for part in report["parts"]), "seconds": round(seconds, 1), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1), "peak_rss_mb": round(usage.ru_maxrss / 1024), "load": os.getloadavg()[0], **figures}), flush=True)
 
 
 if __name__ == "__main__":
