@@ -11,11 +11,11 @@ import json
 import os
 import random
 import string
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from validate import watched
 
 SEED = 20261127
 
@@ -75,14 +75,10 @@ def main():
             (folder / f"{part}.jsonl").write_text("".join(row(*pair) for pair in content))
         for parts in (["train"], ["train", "test"]):
             flags = [flag for part in parts for flag in (f"--{part}", str(folder / f"{part}.jsonl"))]
-            start = time.perf_counter()
-            process = subprocess.Popen([arguments.binary, "dataset", "stats", *flags, "--listed", "1000000", "--json"], stdout=subprocess.PIPE, cwd=folder, env={**os.environ, "GROUNDTONE_OFFLINE": "1"})
-            out = process.stdout.read()
-            _, status, usage = os.wait4(process.pid, 0)
-            seconds = time.perf_counter() - start
-            if status:
-                sys.exit(f"stats failed: {status}")
-            report = json.loads(out)
+            seconds, processor, peak, text, code = watched([arguments.binary, "dataset", "stats", *flags, "--listed", "1000000", "--json"])
+            if code:
+                sys.exit(f"stats failed: {code}")
+            report = json.loads(text)
             part = report["parts"][0]
             found = {(lines[0], line) for lines in part["near_duplicates"]["lines"] for line in lines[1:]}
             contradicting = {(conflict["lines"][0], line) for conflict in part["conflicts"]["examples"] for line in conflict["lines"][1:]}
@@ -90,7 +86,7 @@ def main():
             if report["leakage"]:
                 wanted = {(at + 1, leaks[at]) for at in range(len(leaks))}
                 figures["leaks"] = score({(there, here - 1) for there, here in report["leakage"][0]["lines"]}, wanted)
-            print(json.dumps({"part": "+".join(parts), "rows": sum(part["rows"] for part in report["parts"]), "seconds": round(seconds, 1), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1), "peak_rss_mb": round(usage.ru_maxrss / 1024), "load": os.getloadavg()[0], **figures}), flush=True)
+            print(json.dumps({"part": "+".join(parts), "rows": sum(part["rows"] for part in report["parts"]), "seconds": round(seconds, 1), "cpu_seconds": round(processor, 1), "peak_rss_mb": round(peak), "load": os.getloadavg()[0], **figures}), flush=True)
 
 
 if __name__ == "__main__":

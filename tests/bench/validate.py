@@ -86,20 +86,43 @@ def child(function, path):
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, result
 
 
+def watched(command):
+    """Runs a command: seconds, seconds of processor, peak memory in MB, standard output, exit code.
+
+    The peak is read from the running process: what `wait4` tells includes this one's memory, from before the command took its place.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=out, stderr=error, env={**os.environ, "GROUNDTONE_OFFLINE": "1"})
+        peak = 0
+        while True:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            try:
+                program = os.readlink(f"/proc/{process.pid}/exe")
+                lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            except OSError:
+                continue
+            if Path(program).name == Path(command[0]).name:
+                peak = max([peak, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))])
+            time.sleep(0.002)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        error.seek(0)
+        text = out.read().decode()
+        if not text:
+            sys.exit(error.read().decode())
+        return seconds, usage.ru_utime + usage.ru_stime, peak / 1024, text, process.returncode
+
+
 def validate(binary, path, *flags):
     """Seconds, seconds of processor, peak memory in MB, the report."""
-    start = time.perf_counter()
-    process = subprocess.Popen([binary, "dataset", "validate", str(path), "--json", *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "GROUNDTONE_OFFLINE": "1"})
-    out = process.stdout.read()
-    error = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - start
-    if not out:
-        sys.exit(error.decode())
-    report = json.loads(out.decode().strip().splitlines()[-1])
-    assert (process.returncode == 0) == (report["errors"] == 0), (process.returncode, report["errors"])
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, report
+    seconds, processor, peak, text, code = watched([binary, "dataset", "validate", str(path), "--json", *flags])
+    report = json.loads(text.strip().splitlines()[-1])
+    assert (code == 0) == (report["errors"] == 0), (code, report["errors"])
+    return seconds, processor, peak, report
 
 
 def text(rng, words):
