@@ -35,7 +35,7 @@ const FLOORS: &[&[&str]] = &[
     &["local", "index-edge", "index-qdrant"],
     &["retrieval"],
     &["answer"],
-    &["ingest", "datasets", "evals"],
+    &["ingest", "datasets", "evals", "tuning"],
     &["server"],
     &["testkit"],
 ];

@@ -1,0 +1,11 @@
+//! Training rows in, an adapter out.
+//!
+//! [`Trainer`] is what every way of training looks like: files and hyperparameters in, progress while it runs, an adapter at the end. A trainer blocks its thread,
+//! asks before every step whether to go on, and leaves checkpoints from which the same call goes on. It never touches the catalog, never serves and never reads the clock for a decision.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
+
+mod error;
+mod trainer;
+
+pub use error::TrainError;
+pub use trainer::{Checkpoint, Command, End, Estimate, Hyperparameters, Method, Metrics, Outcome, Progress, TargetModule, Trainer, TrainingRequest};
