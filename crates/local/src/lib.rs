@@ -12,7 +12,7 @@ mod llama;
 pub use embedder::LocalEmbedder;
 pub use fetch::{FetchPolicy, PullProgress};
 pub use files::{Error, FileState, KNOWN_MODELS, ModelFile, ModelStore, PinnedModel};
-pub use llama::{LlamaChat, LlamaSettings};
+pub use llama::{Answer, ChatTokenizer, ChatTokens, LlamaChat, LlamaSettings};
 
 /// Cores that this process may use.
 pub fn available_threads() -> usize {

@@ -40,6 +40,14 @@ pub enum TrainError {
         /// Why.
         reason: String,
     },
+    /// An adapter cannot be exported or imported.
+    #[error("{}: {reason}", path.display())]
+    Adapter {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A hyperparameter is out of range.
     #[error("hyperparameter `{name}`: {reason}")]
     Hyperparameter {
@@ -77,9 +85,12 @@ impl TrainError {
     /// How it should be answered.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Row { .. } | Self::Empty { .. } | Self::Model { .. } | Self::Hyperparameter { .. } | Self::Diverged { .. } => {
-                ErrorKind::InvalidRequest
-            }
+            Self::Row { .. }
+            | Self::Empty { .. }
+            | Self::Model { .. }
+            | Self::Adapter { .. }
+            | Self::Hyperparameter { .. }
+            | Self::Diverged { .. } => ErrorKind::InvalidRequest,
             Self::State { .. } => ErrorKind::Conflict,
             Self::File { .. } | Self::Compute(_) => ErrorKind::Internal,
         }

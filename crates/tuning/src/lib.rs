@@ -4,8 +4,16 @@
 //! asks before every step whether to go on, and leaves checkpoints from which the same call goes on. It never touches the catalog, never serves and never reads the clock for a decision.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+mod adapter_file;
 mod error;
+mod gguf;
+mod lora;
+mod peft;
 mod trainer;
 
 pub use error::TrainError;
-pub use trainer::{Checkpoint, Command, End, Estimate, Hyperparameters, Method, Metrics, Outcome, Progress, TargetModule, Trainer, TrainingRequest};
+pub use lora::{LEARNING_RATE, LoraTrainer};
+pub use peft::{export_merged, export_peft, import_peft};
+pub use trainer::{
+    Checkpoint, Command, End, Estimate, Hyperparameters, Method, Metrics, Outcome, Progress, TargetModule, Trainer, TrainingRequest,
+};

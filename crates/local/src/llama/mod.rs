@@ -2,29 +2,32 @@
 //!
 //! One thread owns the context and decodes for everybody: each step takes one token of every running answer and a share of the waiting prompts, so nobody starves
 //! ([`engine`]). A finished answer leaves its keys and values in the cache, and the next prompt with the same beginning goes on from there.
+//! Adapters are applied to the one base model while it runs: many can be loaded, and each request is answered with one or none.
 
 mod engine;
 mod extras;
 mod slot;
 mod template;
 mod text;
+mod tokenizer;
+
+pub use tokenizer::{Answer, ChatTokenizer, ChatTokens};
 
 use async_trait::async_trait;
-use engine::{Engine, Job};
+use engine::{Engine, Job, Message};
 use futures::StreamExt;
 use groundtone_prompt::CountTokens;
 use groundtone_provider::{ChatExtras, ChatModel, ChatRequest, ChatStream, Error, Sampling};
 use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
-use llama_cpp_2::model::{LlamaChatTemplate, LlamaModel};
+use llama_cpp_2::token::LlamaToken;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, mpsc as sync_mpsc};
-use tokio::sync::mpsc;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc as sync_mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-
-/// Used where a GGUF brings no chat template.
-const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 static BACKEND: LazyLock<Result<LlamaBackend, String>> = LazyLock::new(|| {
     let mut backend = LlamaBackend::init().map_err(|error| error.to_string())?;
@@ -49,14 +52,15 @@ pub struct LlamaSettings {
     pub max_tokens: u32,
 }
 
-/// A GGUF model. Dropping it ends its thread when the running answers are through.
+/// A GGUF model, with an adapter or without. Dropping the last handle ends its thread when the running answers are through.
+#[derive(Clone)]
 pub struct LlamaChat {
     settings: LlamaSettings,
-    model: Arc<LlamaModel>,
-    template: LlamaChatTemplate,
-    tokens: Arc<Vocabulary>,
-    jobs: sync_mpsc::Sender<Job>,
+    tokenizer: Arc<ChatTokenizer>,
+    jobs: sync_mpsc::Sender<Message>,
     waiting: Arc<AtomicUsize>,
+    loaded: Arc<Mutex<BTreeSet<Arc<str>>>>,
+    adapter: Option<Arc<str>>,
 }
 
 impl LlamaChat {
@@ -64,27 +68,75 @@ impl LlamaChat {
     pub fn load(path: &Path, settings: LlamaSettings) -> Result<Self, Error> {
         let failed = |reason: String| Error::Model { model: settings.model_id.clone(), reason };
         let shown = path.display();
-        std::fs::File::open(path).map_err(|error| failed(format!("{shown} cannot be read: {error}")))?;
+        let tokenizer = Arc::new(ChatTokenizer::load(path, &settings.model_id)?);
         let backend = BACKEND.as_ref().map_err(|error| failed(error.clone()))?;
         let model = LlamaModel::load_from_file(backend, path, &LlamaModelParams::default())
             .map_err(|_| failed(format!("{shown} is no GGUF model that llama.cpp can load")))?;
-        let model = Arc::new(model);
-        let template = match model.chat_template(None) {
-            Ok(template) => template,
-            Err(_) => {
-                tracing::warn!(model = settings.model_id, "this GGUF has no chat template; ChatML is used");
-                LlamaChatTemplate::new(CHATML).map_err(|error| failed(error.to_string()))?
-            }
-        };
         let (jobs, inbox) = sync_mpsc::channel();
         let (started, result) = sync_mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let engine = Engine { model: model.clone(), settings: settings.clone(), waiting: waiting.clone() };
+        let engine = Engine { model, settings: settings.clone(), waiting: waiting.clone() };
         let spawned = std::thread::Builder::new().name("llama".to_owned()).spawn(move || engine.run(&inbox, &started));
         spawned.map_err(|error| failed(format!("its thread cannot be started: {error}")))?;
         result.recv().map_err(|_| failed("its thread ended at the start".to_owned()))?.map_err(failed)?;
-        let tokens = Arc::new(Vocabulary { id: format!("gguf:{}", settings.model_id), model: model.clone() });
-        Ok(Self { settings, model, template, tokens, jobs, waiting })
+        Ok(Self { settings, tokenizer, jobs, waiting, loaded: Arc::default(), adapter: None })
+    }
+
+    /// Loads an adapter's GGUF file under a name, in place of one that had it. Running answers stop for a moment and go on.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that is no adapter of this base model.
+    pub async fn load_adapter(&self, id: &str, path: &Path) -> Result<(), Error> {
+        let shown = path.display();
+        tokio::fs::File::open(path).await.map_err(|error| self.failed(format!("{shown} cannot be read: {error}")))?;
+        let (id, (reply, loaded)) = (Arc::<str>::from(id), oneshot::channel());
+        self.send(Message::Load { id: id.clone(), path: path.to_owned(), reply })?;
+        loaded.await.map_err(|_| self.ended())?.map_err(|reason| self.failed(reason))?;
+        self.names().insert(id);
+        Ok(())
+    }
+
+    /// Takes an adapter away; false if there is none of that name. Its memory is given back when the model goes.
+    ///
+    /// # Errors
+    /// The engine's thread has ended.
+    pub async fn unload_adapter(&self, id: &str) -> Result<bool, Error> {
+        if !self.names().remove(id) {
+            return Ok(false);
+        }
+        let (reply, gone) = oneshot::channel();
+        self.send(Message::Unload { id: id.into(), reply })?;
+        gone.await.map_err(|_| self.ended())?;
+        Ok(true)
+    }
+
+    /// Names of the loaded adapters, sorted.
+    pub fn adapters(&self) -> Vec<String> {
+        self.names().iter().map(ToString::to_string).collect()
+    }
+
+    /// The same model, answering with an adapter and under its name; `None` if none of that name is loaded.
+    pub fn with_adapter(&self, id: &str) -> Option<Arc<dyn ChatModel>> {
+        let adapter = self.names().get(id).cloned()?;
+        let settings = LlamaSettings { model_id: id.to_owned(), ..self.settings.clone() };
+        Some(Arc::new(Self { settings, adapter: Some(adapter), ..self.clone() }))
+    }
+
+    /// Reads chats as this model does.
+    pub fn tokenizer(&self) -> Arc<ChatTokenizer> {
+        self.tokenizer.clone()
+    }
+
+    fn names(&self) -> std::sync::MutexGuard<'_, BTreeSet<Arc<str>>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, message: Message) -> Result<(), Error> {
+        self.jobs.send(message).map_err(|_| self.ended())
+    }
+
+    fn ended(&self) -> Error {
+        self.failed("its thread has ended".to_owned())
     }
 
     fn failed(&self, reason: String) -> Error {
@@ -122,7 +174,7 @@ impl ChatModel for LlamaChat {
     }
 
     fn tokens(&self) -> Arc<dyn CountTokens> {
-        self.tokens.clone()
+        self.tokenizer.clone()
     }
 
     fn check(&self, extras: &ChatExtras) -> Result<(), Error> {
@@ -135,8 +187,8 @@ impl ChatModel for LlamaChat {
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream, Error> {
         self.check(&request.extras)?;
         let place = self.take_place()?;
-        let (model, template) = (self.model.clone(), self.template.clone());
-        let tokenize = move || template::tokenize_chat(&model, &template, &request.messages);
+        let tokenizer = self.tokenizer.clone();
+        let tokenize = move || tokenizer.prompt(&request.messages);
         let prompt = tokio::task::spawn_blocking(tokenize)
             .await
             .map_err(|error| self.failed(error.to_string()))?
@@ -150,36 +202,9 @@ impl ChatModel for LlamaChat {
         // Room for every event of the answer: the engine never waits for a slow reader, and the memory is bounded by the answer's length.
         let (events, receiver) = mpsc::channel(max_tokens + 4);
         let sampling = Sampling { max_tokens: None, ..request.sampling };
-        self.jobs
-            .send(Job { prompt, max_tokens, sampling, events, _place: place })
-            .map_err(|_| self.failed("its thread has ended".to_owned()))?;
+        let prompt: Vec<LlamaToken> = prompt.into_iter().map(|token| LlamaToken(token.cast_signed())).collect();
+        let (adapter, prompt_tokens) = (self.adapter.clone(), prompt.len());
+        self.send(Message::Answer(Job { prompt, prompt_tokens, adapter, max_tokens, sampling, events, _place: place }))?;
         Ok(ReceiverStream::new(receiver).boxed())
-    }
-}
-
-/// The model's own vocabulary.
-struct Vocabulary {
-    id: String,
-    model: Arc<LlamaModel>,
-}
-
-impl CountTokens for Vocabulary {
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn token_starts(&self, text: &str) -> Vec<u32> {
-        let vocabulary = self.model.vocab();
-        let mut offset = 0u32;
-        let mut starts = Vec::new();
-        for token in template::tokenize_plain(&self.model, text) {
-            starts.push(offset);
-            offset += vocabulary.token_to_piece(token, false, None).len() as u32;
-        }
-        starts
-    }
-
-    fn count(&self, text: &str) -> usize {
-        template::tokenize_plain(&self.model, text).len()
     }
 }

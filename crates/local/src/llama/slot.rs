@@ -1,6 +1,6 @@
 //! One sequence of the KV cache, and the answer that is written in it.
 
-use super::engine::Job;
+use super::engine::{AdapterId, Job};
 use super::text::TextBuffer;
 use groundtone_provider::{ChatEvent, FinishReason, Sampling};
 use groundtone_types::TokenUsage;
@@ -17,7 +17,36 @@ pub(super) struct Slot {
     pub(super) sequence: i32,
     /// Tokens in the cache, in order.
     pub(super) cached: Vec<LlamaToken>,
+    /// The adapter that they were computed with.
+    pub(super) adapter: AdapterId,
     pub(super) running: Option<Running>,
+}
+
+impl Slot {
+    pub(super) fn new(sequence: i32) -> Self {
+        Self { sequence, cached: Vec::new(), adapter: None, running: None }
+    }
+
+    /// How much of a job's prompt is in the cache.
+    pub(super) fn shared(&self, job: &Job) -> usize {
+        if self.adapter != job.adapter {
+            return 0;
+        }
+        self.cached.iter().zip(&job.prompt).take_while(|(a, b)| a == b).count()
+    }
+
+    /// The cache is gone: a running answer reads its prompt and what it has written once more, and goes on.
+    pub(super) fn read_again(&mut self) {
+        if let Some(running) = &mut self.running {
+            let through = self.cached.len() >= running.job.prompt.len();
+            if through {
+                running.job.prompt = std::mem::take(&mut self.cached);
+                running.job.prompt.extend(running.next.take());
+            }
+            running.logits_at = None;
+        }
+        self.cached.clear();
+    }
 }
 
 /// An answer in the making.
@@ -81,7 +110,7 @@ impl Running {
             return After::Over;
         }
         let usage = TokenUsage {
-            prompt_tokens: self.job.prompt.len() as u64,
+            prompt_tokens: self.job.prompt_tokens as u64,
             cached_tokens: self.reused as u64,
             completion_tokens: self.written as u64,
             reasoning_tokens: 0,

@@ -9,39 +9,45 @@ const MARK: char = '\u{E0F7}';
 /// Text is tokenized in pieces of at most so many bytes: llama.cpp's time grows faster than linearly on one long word.
 const PIECE_BYTES: usize = 8 * 1024;
 
-/// The template is applied to stand-ins; its own text is read with special tokens, the contents without.
-pub(crate) fn tokenize_chat(
+/// A piece of a chat: the template's own text, or a message's content.
+pub(super) enum Piece {
+    Template(Vec<LlamaToken>),
+    /// The message's number, and its tokens.
+    Content(usize, Vec<LlamaToken>),
+}
+
+/// The template is applied to stand-ins; its own text is read with special tokens, the contents without. `open` leaves the chat where the model's answer begins.
+pub(super) fn tokenize_chat(
     model: &LlamaModel,
     template: &LlamaChatTemplate,
     messages: &[PromptMessage],
-) -> Result<Vec<LlamaToken>, String> {
+    open: bool,
+) -> Result<Vec<Piece>, String> {
     let marked =
         |(at, message): (usize, &PromptMessage)| LlamaChatMessage::new(message.role.as_str().to_owned(), format!("{MARK}{at}{MARK}"));
     let chat = messages.iter().enumerate().map(marked).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-    let text = model.apply_chat_template(template, &chat, true).map_err(|error| format!("its chat template cannot be applied: {error}"))?;
+    let text = model.apply_chat_template(template, &chat, open).map_err(|error| format!("its chat template cannot be applied: {error}"))?;
     let vocabulary = model.vocab();
-    let mut tokens = Vec::new();
     // Odd pieces stand between two marks: they are the numbers of messages.
-    for (at, piece) in text.split(MARK).enumerate() {
+    let piece = |(at, piece): (usize, &str)| {
         if at % 2 == 0 {
-            tokens.extend(vocabulary.tokenize(piece.as_bytes(), at == 0, true));
-        } else {
-            let message =
-                piece.parse::<usize>().ok().and_then(|number| messages.get(number)).ok_or("its chat template changes what it is given")?;
-            tokens.extend(tokenize_plain(model, &message.content));
+            return Ok(Piece::Template(vocabulary.tokenize(piece.as_bytes(), at == 0, true)));
         }
-    }
-    Ok(tokens)
+        let number = piece.parse::<usize>().ok().filter(|&number| number < messages.len());
+        let number = number.ok_or("its chat template changes what it is given")?;
+        Ok(Piece::Content(number, tokenize_plain(model, &messages[number].content)))
+    };
+    text.split(MARK).enumerate().map(piece).collect()
 }
 
 /// Tokens of plain text, without special tokens, in linear time.
-pub(crate) fn tokenize_plain(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+pub(super) fn tokenize_plain(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
     let vocabulary = model.vocab();
     pieces(text).flat_map(|piece| vocabulary.tokenize(piece.as_bytes(), false, false)).collect()
 }
 
 /// Cuts text at white space where there is some, else at a character, so that no piece is longer than [`PIECE_BYTES`].
-pub(crate) fn pieces(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {

@@ -1,0 +1,291 @@
+//! Adapters for other programs: PEFT's folder out and in, and the base model with the adapter worked into it.
+//!
+//! GGUF files of llama's architecture have the rows of queries and keys in another order than the original weights: pairs that are turned together stand side by side
+//! there, and half a head apart here. Only B has those rows.
+
+use crate::adapter_file::{self, Pair, refused};
+use crate::gguf::Gguf;
+use crate::{TargetModule, TrainError};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const WEIGHTS: &str = "adapter_model.safetensors";
+const CONFIG: &str = "adapter_config.json";
+/// An adapter's file is read whole.
+const LARGEST: u64 = 2 << 30;
+
+/// What a base model's file says that export and import need.
+struct Heads {
+    heads: usize,
+    kv_heads: usize,
+}
+
+fn base_file(base: &Path) -> Result<(Gguf, Heads), TrainError> {
+    let file = Gguf::open(base).map_err(|error| TrainError::file(base, error))?;
+    let shape = crate::lora::base_shape(&file)?;
+    Ok((file, Heads { heads: shape.heads, kv_heads: shape.kv_heads }))
+}
+
+impl Heads {
+    /// How many heads a matrix's rows are divided into, where their order differs.
+    fn turned(&self, module: TargetModule) -> Option<usize> {
+        match module {
+            TargetModule::QProj => Some(self.heads),
+            TargetModule::KProj => Some(self.kv_heads),
+            _ => None,
+        }
+    }
+
+    /// Where each row of the original order stands in the GGUF file's.
+    fn order(&self, module: TargetModule, rows: usize) -> Vec<usize> {
+        let Some(heads) = self.turned(module) else { return (0..rows).collect() };
+        let (head, half) = (rows / heads, rows / heads / 2);
+        let place = |row: usize| {
+            let (number, within) = (row / head, row % head);
+            number * head + within % half * 2 + within / half
+        };
+        (0..rows).map(place).collect()
+    }
+
+    fn from_gguf(&self, module: TargetModule, values: &[f32], columns: usize) -> Vec<f32> {
+        let order = self.order(module, values.len() / columns);
+        order.into_iter().flat_map(|row| &values[row * columns..(row + 1) * columns]).copied().collect()
+    }
+
+    fn to_gguf(&self, module: TargetModule, values: &[f32], columns: usize) -> Vec<f32> {
+        let mut out = vec![0.0; values.len()];
+        for (from, to) in self.order(module, values.len() / columns).into_iter().enumerate() {
+            out[to * columns..(to + 1) * columns].copy_from_slice(&values[from * columns..(from + 1) * columns]);
+        }
+        out
+    }
+}
+
+fn group(module: TargetModule) -> &'static str {
+    match module {
+        TargetModule::QProj | TargetModule::KProj | TargetModule::VProj | TargetModule::OProj => "self_attn",
+        TargetModule::GateProj | TargetModule::UpProj | TargetModule::DownProj => "mlp",
+    }
+}
+
+/// The name that PEFT and transformers give a matrix, `q_proj` and so on.
+fn peft_name(module: TargetModule) -> &'static str {
+    match module {
+        TargetModule::QProj => "q_proj",
+        TargetModule::KProj => "k_proj",
+        TargetModule::VProj => "v_proj",
+        TargetModule::OProj => "o_proj",
+        TargetModule::GateProj => "gate_proj",
+        TargetModule::UpProj => "up_proj",
+        TargetModule::DownProj => "down_proj",
+    }
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn write_json(path: &Path, value: &Json) -> Result<(), TrainError> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| TrainError::Compute(error.to_string()))?;
+    std::fs::write(path, text + "\n").map_err(|error| TrainError::file(path, error))
+}
+
+fn write_tensors(path: &Path, tensors: &BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>) -> Result<(), TrainError> {
+    let view = |(name, (kind, shape, data)): (&String, &(Dtype, Vec<usize>, Vec<u8>))| {
+        TensorView::new(*kind, shape.clone(), data).map(|view| (name.clone(), view)).map_err(|error| refused(path, error.to_string()))
+    };
+    let views = tensors.iter().map(view).collect::<Result<Vec<_>, _>>()?;
+    // transformers refuses a file that does not say which program's layout it has.
+    let format = Some([("format".to_owned(), "pt".to_owned())].into_iter().collect());
+    safetensors::serialize_to_file(views, format, path).map_err(|error| refused(path, error.to_string()))
+}
+
+/// Writes an adapter as PEFT saves one: a folder that transformers, PEFT and vLLM load over the original weights. `base_name` is what `adapter_config.json` calls them.
+///
+/// # Errors
+/// Files that cannot be read or written, or are no adapter and base model of llama's architecture.
+pub fn export_peft(adapter: &Path, base: &Path, base_name: &str, folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let (_, heads) = base_file(base)?;
+    let (pairs, rank, alpha) = adapter_file::read(adapter)?;
+    std::fs::create_dir_all(folder).map_err(|error| TrainError::file(folder, error))?;
+    let mut tensors = BTreeMap::new();
+    for pair in &pairs {
+        let name = format!("base_model.model.model.layers.{}.{}.{}", pair.layer, group(pair.module), peft_name(pair.module));
+        let a = (Dtype::F32, vec![rank, pair.a.len() / rank], bytes(&pair.a));
+        let b = (Dtype::F32, vec![pair.b.len() / rank, rank], bytes(&heads.from_gguf(pair.module, &pair.b, rank)));
+        tensors.insert(format!("{name}.lora_A.weight"), a);
+        tensors.insert(format!("{name}.lora_B.weight"), b);
+    }
+    let mut modules: Vec<&str> = pairs.iter().map(|pair| peft_name(pair.module)).collect();
+    modules.sort_unstable();
+    modules.dedup();
+    let mut layers: Vec<usize> = pairs.iter().map(|pair| pair.layer).collect();
+    layers.dedup();
+    let config = json!({
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_name, "inference_mode": true,
+        "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false,
+        "target_modules": modules, "layers_to_transform": layers, "layers_pattern": "layers",
+    });
+    let (weights, described) = (folder.join(WEIGHTS), folder.join(CONFIG));
+    write_tensors(&weights, &tensors)?;
+    write_json(&described, &config)?;
+    Ok(vec![weights, described])
+}
+
+/// Reads an adapter that PEFT saved, and writes it as a GGUF file for `base`.
+///
+/// # Errors
+/// A folder that is no LoRA adapter, one that uses what llama.cpp cannot apply, or one that does not fit the base model.
+pub fn import_peft(folder: &Path, base: &Path, adapter: &Path) -> Result<(), TrainError> {
+    let (file, heads) = base_file(base)?;
+    let described = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&described).map_err(|error| TrainError::file(&described, error))?;
+    let config: Json = serde_json::from_str(&text).map_err(|error| refused(&described, error.to_string()))?;
+    let alpha = alpha_of(&config).map_err(|reason| refused(&described, reason))?;
+    let weights = folder.join(WEIGHTS);
+    let size = std::fs::metadata(&weights).map_err(|error| TrainError::file(&weights, error))?.len();
+    if size > LARGEST {
+        return Err(refused(&weights, format!("{size} bytes are too many for an adapter")));
+    }
+    let data = std::fs::read(&weights).map_err(|error| TrainError::file(&weights, error))?;
+    let tensors = SafeTensors::deserialize(&data).map_err(|error| refused(&weights, error.to_string()))?;
+    let rank = config["r"].as_u64().and_then(|rank| usize::try_from(rank).ok()).filter(|&rank| rank > 0);
+    let rank = rank.ok_or_else(|| refused(&described, "`r` is missing"))?;
+    let mut halves: BTreeMap<(usize, TargetModule), [Option<Vec<f32>>; 2]> = BTreeMap::new();
+    for (name, tensor) in tensors.iter() {
+        let (layer, module, second) =
+            parse(name).ok_or_else(|| refused(&weights, format!("tensor `{name}` is not one that can be applied")))?;
+        let matrix = format!("blk.{layer}.{}.weight", crate::lora::gguf_name(module));
+        let shape = file.shape(&matrix).ok_or_else(|| refused(&weights, format!("the base model has no layer {layer}")))?;
+        let wanted = if second { [shape[0], rank] } else { [rank, shape[1]] };
+        if tensor.shape() != wanted {
+            return Err(refused(&weights, format!("tensor `{name}` is of shape {:?}, not {wanted:?}", tensor.shape())));
+        }
+        let values = numbers(&tensor).ok_or_else(|| refused(&weights, format!("tensor `{name}` is of type {:?}", tensor.dtype())))?;
+        let values = if second { heads.to_gguf(module, &values, rank) } else { values };
+        halves.entry((layer, module)).or_default()[usize::from(second)] = Some(values);
+    }
+    let mut pairs = Vec::new();
+    for ((layer, module), halves) in halves {
+        let [Some(a), Some(b)] = halves else {
+            return Err(refused(&weights, format!("layer {layer} has half a pair for {}", peft_name(module))));
+        };
+        pairs.push(Pair { layer, module, a, b });
+    }
+    if pairs.is_empty() {
+        return Err(refused(&weights, "it holds no pairs"));
+    }
+    adapter_file::write(adapter, &pairs, rank, alpha)
+}
+
+/// Alpha such that `alpha / rank` is what PEFT multiplies with; or what cannot be applied.
+fn alpha_of(config: &Json) -> Result<f64, String> {
+    if config["peft_type"] != "LORA" {
+        return Err(format!("`peft_type` is {}, not \"LORA\"", config["peft_type"]));
+    }
+    for name in ["use_dora", "fan_in_fan_out", "lora_bias"] {
+        if config[name] == true {
+            return Err(format!("`{name}` cannot be applied"));
+        }
+    }
+    let filled = |name: &&str| match &config[*name] {
+        Json::Object(fields) => !fields.is_empty(),
+        Json::Array(items) => !items.is_empty(),
+        _ => false,
+    };
+    if let Some(name) = ["rank_pattern", "alpha_pattern", "modules_to_save"].iter().find(|name| filled(name)) {
+        return Err(format!("`{name}` cannot be applied"));
+    }
+    let (alpha, rank) = (config["lora_alpha"].as_f64(), config["r"].as_f64());
+    let (Some(alpha), Some(rank)) = (alpha, rank) else { return Err("`r` or `lora_alpha` is missing".to_owned()) };
+    Ok(if config["use_rslora"] == true { alpha * rank.sqrt() } else { alpha })
+}
+
+/// Layer, module, and whether it is B.
+fn parse(name: &str) -> Option<(usize, TargetModule, bool)> {
+    let (_, rest) = name.split_once("model.layers.")?;
+    let parts: Vec<&str> = rest.split('.').collect();
+    let [layer, part, module, which, "weight"] = parts[..] else { return None };
+    let module = TargetModule::ALL.into_iter().find(|known| peft_name(*known) == module && group(*known) == part)?;
+    let second = match which {
+        "lora_A" => false,
+        "lora_B" => true,
+        _ => return None,
+    };
+    Some((layer.parse().ok()?, module, second))
+}
+
+fn numbers(tensor: &TensorView<'_>) -> Option<Vec<f32>> {
+    let data = tensor.data();
+    let pair = |bytes: &[u8]| [bytes[0], bytes[1]];
+    Some(match tensor.dtype() {
+        Dtype::F32 => data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect(),
+        Dtype::F16 => data.chunks_exact(2).map(|bytes| f16::from_le_bytes(pair(bytes)).to_f32()).collect(),
+        Dtype::BF16 => data.chunks_exact(2).map(|bytes| bf16::from_le_bytes(pair(bytes)).to_f32()).collect(),
+        _ => return None,
+    })
+}
+
+/// Writes the base model with the adapter worked into it, in halves of precision, as transformers loads it: `model.safetensors` and `config.json`. The tokenizer is the original's.
+///
+/// # Errors
+/// Files that cannot be read or written, or are no adapter and base model of llama's architecture.
+pub fn export_merged(adapter: &Path, base: &Path, folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let (mut file, heads) = base_file(base)?;
+    let shape = crate::lora::base_shape(&file)?;
+    let (pairs, rank, alpha) = adapter_file::read(adapter)?;
+    let scale = (alpha / rank as f64) as f32;
+    std::fs::create_dir_all(folder).map_err(|error| TrainError::file(folder, error))?;
+    let mut tensors = BTreeMap::new();
+    let mut put = |name: String, shape: Vec<usize>, values: &[f32]| {
+        let data = values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
+        tensors.insert(name, (Dtype::F16, shape, data));
+    };
+    let mut names = vec![
+        ("token_embd.weight".to_owned(), "model.embed_tokens.weight".to_owned()),
+        ("output_norm.weight".to_owned(), "model.norm.weight".to_owned()),
+    ];
+    let tied = file.shape("output.weight").is_none();
+    if !tied {
+        names.push(("output.weight".to_owned(), "lm_head.weight".to_owned()));
+    }
+    for layer in 0..shape.layers {
+        names.push((format!("blk.{layer}.attn_norm.weight"), format!("model.layers.{layer}.input_layernorm.weight")));
+        names.push((format!("blk.{layer}.ffn_norm.weight"), format!("model.layers.{layer}.post_attention_layernorm.weight")));
+    }
+    for (from, to) in names {
+        let values = file.read(&from).map_err(|error| TrainError::file(base, error))?;
+        put(to, file.shape(&from).unwrap_or_default(), &values);
+    }
+    for layer in 0..shape.layers {
+        for module in TargetModule::ALL {
+            let (inputs, outputs) = shape.of(module);
+            let mut values = file
+                .read(&format!("blk.{layer}.{}.weight", crate::lora::gguf_name(module)))
+                .map_err(|error| TrainError::file(base, error))?;
+            if let Some(pair) = pairs.iter().find(|pair| (pair.layer, pair.module) == (layer, module)) {
+                if pair.a.len() != rank * inputs || pair.b.len() != rank * outputs {
+                    return Err(refused(adapter, "it does not fit the base model"));
+                }
+                crate::lora::merge(&mut values, pair, rank, scale)?;
+            }
+            let name = format!("model.layers.{layer}.{}.{}.weight", group(module), peft_name(module));
+            put(name, vec![outputs, inputs], &heads.from_gguf(module, &values, inputs));
+        }
+    }
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "float16", "hidden_act": "silu",
+        "hidden_size": shape.width, "intermediate_size": shape.feed_forward, "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads, "head_dim": shape.head,
+        "vocab_size": shape.vocabulary, "rms_norm_eps": shape.epsilon, "rope_theta": shape.rotary_base, "tie_word_embeddings": tied,
+        "max_position_embeddings": file.whole("llama.context_length").unwrap_or(2048), "attention_bias": false, "mlp_bias": false,
+        "bos_token_id": file.whole("tokenizer.ggml.bos_token_id"), "eos_token_id": file.whole("tokenizer.ggml.eos_token_id"),
+    });
+    let (weights, described) = (folder.join("model.safetensors"), folder.join("config.json"));
+    write_tensors(&weights, &tensors)?;
+    write_json(&described, &config)?;
+    Ok(vec![weights, described])
+}
