@@ -90,9 +90,6 @@ impl Gguf {
         &self.path
     }
 
-    pub(crate) fn value(&self, name: &str) -> Option<&Value> {
-        self.metadata.get(name)
-    }
 
     pub(crate) fn whole(&self, name: &str) -> Option<usize> {
         match self.metadata.get(name) {

@@ -94,13 +94,14 @@ fn write_json(path: &Path, value: &Json) -> Result<(), TrainError> {
 }
 
 fn write_tensors(path: &Path, tensors: &BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>) -> Result<(), TrainError> {
-    let view = |(name, (kind, shape, data)): (&String, &(Dtype, Vec<usize>, Vec<u8>))| {
-        TensorView::new(*kind, shape.clone(), data).map(|view| (name.clone(), view)).map_err(|error| refused(path, error.to_string()))
-    };
-    let views = tensors.iter().map(view).collect::<Result<Vec<_>, _>>()?;
+    let mut views = Vec::with_capacity(tensors.len());
+    for (name, (kind, shape, data)) in tensors {
+        let view = TensorView::new(*kind, shape.clone(), data).map_err(|error| refused(path, error.to_string()))?;
+        views.push((name.clone(), view));
+    }
     // transformers refuses a file that does not say which program's layout it has.
     let format = Some([("format".to_owned(), "pt".to_owned())].into_iter().collect());
-    safetensors::serialize_to_file(views, format, path).map_err(|error| refused(path, error.to_string()))
+    safetensors::serialize_to_file(views, &format, path).map_err(|error| refused(path, error.to_string()))
 }
 
 /// Writes an adapter as PEFT saves one: a folder that transformers, PEFT and vLLM load over the original weights. `base_name` is what `adapter_config.json` calls them.
@@ -155,9 +156,9 @@ pub fn import_peft(folder: &Path, base: &Path, adapter: &Path) -> Result<(), Tra
     let rank = config["r"].as_u64().and_then(|rank| usize::try_from(rank).ok()).filter(|&rank| rank > 0);
     let rank = rank.ok_or_else(|| refused(&described, "`r` is missing"))?;
     let mut halves: BTreeMap<(usize, TargetModule), [Option<Vec<f32>>; 2]> = BTreeMap::new();
-    for (name, tensor) in tensors.iter() {
+    for (name, tensor) in tensors.tensors() {
         let (layer, module, second) =
-            parse(name).ok_or_else(|| refused(&weights, format!("tensor `{name}` is not one that can be applied")))?;
+            parse(&name).ok_or_else(|| refused(&weights, format!("tensor `{name}` is not one that can be applied")))?;
         let matrix = format!("blk.{layer}.{}.weight", crate::lora::gguf_name(module));
         let shape = file.shape(&matrix).ok_or_else(|| refused(&weights, format!("the base model has no layer {layer}")))?;
         let wanted = if second { [shape[0], rank] } else { [rank, shape[1]] };

@@ -241,7 +241,7 @@ fn a_bad_row_is_named_by_its_line() {
     let file = folder.path().join("rows.jsonl");
     let good = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#;
     let trainer = trainer();
-    let mut check = |bytes: &[u8], line: usize, words: &str| {
+    let check = |bytes: &[u8], line: usize, words: &str| {
         std::fs::write(&file, bytes).unwrap();
         let request = request(folder.path(), &file, Method::Supervised, Hyperparameters::default());
         match trainer.estimate(&request) {

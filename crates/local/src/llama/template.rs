@@ -16,6 +16,14 @@ pub(super) enum Piece {
     Content(usize, Vec<LlamaToken>),
 }
 
+impl Piece {
+    pub(super) fn into_tokens(self) -> Vec<LlamaToken> {
+        match self {
+            Self::Template(tokens) | Self::Content(_, tokens) => tokens,
+        }
+    }
+}
+
 /// The template is applied to stand-ins; its own text is read with special tokens, the contents without. `open` leaves the chat where the model's answer begins.
 pub(super) fn tokenize_chat(
     model: &LlamaModel,

@@ -64,7 +64,7 @@ impl ChatTokenizer {
     /// A template that cannot be applied.
     pub fn prompt(&self, messages: &[PromptMessage]) -> Result<Vec<u32>, String> {
         let pieces = template::tokenize_chat(&self.model, &self.template, messages, true)?;
-        let tokens = pieces.into_iter().flat_map(|Piece::Template(tokens)| Piece::Content(_, tokens) | tokens);
+        let tokens = pieces.into_iter().flat_map(Piece::into_tokens);
         Ok(tokens.map(|token| token.0.cast_unsigned()).collect())
     }
 
