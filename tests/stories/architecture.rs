@@ -72,7 +72,15 @@ fn what_one_room_knows_no_other_names() {
         ("qdrant_edge", &["crates/index-edge", "crates/index-qdrant/tests"]),
         (
             "std::env::var",
-            &["crates/config", "tests", "crates/index-edge/tests", "crates/index-qdrant/tests", "crates/local/tests", "crates/tuning/tests", "ingest/examples"],
+            &[
+                "crates/config",
+                "tests",
+                "crates/index-edge/tests",
+                "crates/index-qdrant/tests",
+                "crates/local/tests",
+                "crates/tuning/tests",
+                "ingest/examples",
+            ],
         ),
     ];
     for (file, text) in sources() {

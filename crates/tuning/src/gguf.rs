@@ -90,7 +90,6 @@ impl Gguf {
         &self.path
     }
 
-
     pub(crate) fn whole(&self, name: &str) -> Option<usize> {
         match self.metadata.get(name) {
             Some(&Value::Whole(value)) => usize::try_from(value).ok(),
