@@ -50,12 +50,12 @@ impl Heads {
         (0..rows).map(place).collect()
     }
 
-    fn from_gguf(&self, module: TargetModule, values: &[f32], columns: usize) -> Vec<f32> {
+    fn original(&self, module: TargetModule, values: &[f32], columns: usize) -> Vec<f32> {
         let order = self.order(module, values.len() / columns);
         order.into_iter().flat_map(|row| &values[row * columns..(row + 1) * columns]).copied().collect()
     }
 
-    fn to_gguf(&self, module: TargetModule, values: &[f32], columns: usize) -> Vec<f32> {
+    fn turned_rows(&self, module: TargetModule, values: &[f32], columns: usize) -> Vec<f32> {
         let mut out = vec![0.0; values.len()];
         for (from, to) in self.order(module, values.len() / columns).into_iter().enumerate() {
             out[to * columns..(to + 1) * columns].copy_from_slice(&values[from * columns..(from + 1) * columns]);
@@ -116,7 +116,7 @@ pub fn export_peft(adapter: &Path, base: &Path, base_name: &str, folder: &Path) 
     for pair in &pairs {
         let name = format!("base_model.model.model.layers.{}.{}.{}", pair.layer, group(pair.module), peft_name(pair.module));
         let a = (Dtype::F32, vec![rank, pair.a.len() / rank], bytes(&pair.a));
-        let b = (Dtype::F32, vec![pair.b.len() / rank, rank], bytes(&heads.from_gguf(pair.module, &pair.b, rank)));
+        let b = (Dtype::F32, vec![pair.b.len() / rank, rank], bytes(&heads.original(pair.module, &pair.b, rank)));
         tensors.insert(format!("{name}.lora_A.weight"), a);
         tensors.insert(format!("{name}.lora_B.weight"), b);
     }
@@ -166,7 +166,7 @@ pub fn import_peft(folder: &Path, base: &Path, adapter: &Path) -> Result<(), Tra
             return Err(refused(&weights, format!("tensor `{name}` is of shape {:?}, not {wanted:?}", tensor.shape())));
         }
         let values = numbers(&tensor).ok_or_else(|| refused(&weights, format!("tensor `{name}` is of type {:?}", tensor.dtype())))?;
-        let values = if second { heads.to_gguf(module, &values, rank) } else { values };
+        let values = if second { heads.turned_rows(module, &values, rank) } else { values };
         halves.entry((layer, module)).or_default()[usize::from(second)] = Some(values);
     }
     let mut pairs = Vec::new();
@@ -274,7 +274,7 @@ pub fn export_merged(adapter: &Path, base: &Path, folder: &Path) -> Result<Vec<P
                 crate::lora::merge(&mut values, pair, rank, scale)?;
             }
             let name = format!("model.layers.{layer}.{}.{}.weight", group(module), peft_name(module));
-            put(name, vec![outputs, inputs], &heads.from_gguf(module, &values, inputs));
+            put(name, vec![outputs, inputs], &heads.original(module, &values, inputs));
         }
     }
     let config = json!({

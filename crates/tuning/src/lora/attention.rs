@@ -109,12 +109,12 @@ impl Attention<'_> {
     pub(super) fn backward(&self, gradient: &[f32]) -> Result<Gradients, TrainError> {
         let tasks = self.tasks();
         let parts = tasks.par_iter().map(|task| self.backward_of(*task, gradient)).collect::<Result<Vec<_>, TrainError>>()?;
-        let (mut queries, mut rest) = (Vec::new(), Vec::new());
-        for (dq, dk, dv) in parts {
-            queries.push(dq);
-            rest.push((dk, dv));
+        let (mut queries, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
+            queries.push(part.queries);
+            keys.push(part.keys);
+            values.push(part.values);
         }
-        let (keys, values): (Vec<_>, Vec<_>) = rest.into_iter().unzip();
         let mut out =
             Gradients { queries: vec![0.0; self.queries.len()], keys: vec![0.0; self.keys.len()], values: vec![0.0; self.values.len()] };
         self.scatter(&tasks, &queries, &mut out.queries, self.shape.heads);
@@ -123,7 +123,7 @@ impl Attention<'_> {
         Ok(out)
     }
 
-    fn backward_of(&self, task: Task, gradient: &[f32]) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>), TrainError> {
+    fn backward_of(&self, task: Task, gradient: &[f32]) -> Result<Gradients, TrainError> {
         let size = self.shape.head;
         let scale = (size as f32).sqrt().recip();
         let (queries, keys, values) = self.heads_of(task);
@@ -142,6 +142,6 @@ impl Attention<'_> {
             self.products.add(&mut dq[tile.clone()], 0.0, scale, view(&slopes, to), view(&keys[seen], size))?;
             self.products.add(&mut dk[seen], 1.0, scale, turned(&slopes, to), view(&queries[tile], size))?;
         }
-        Ok((dq, dk, dv))
+        Ok(Gradients { queries: dq, keys: dk, values: dv })
     }
 }

@@ -172,7 +172,7 @@ impl Network {
         batch: &Batch,
         adapted: Adapted<'_>,
         mut kept: Kept,
-        slope: &mut Vec<f32>,
+        slope: &mut [f32],
         gradients: &mut [f32],
         further: bool,
     ) -> Result<(), TrainError> {
