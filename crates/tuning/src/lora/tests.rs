@@ -45,7 +45,7 @@ fn chats(count: usize) -> Vec<Row> {
 
 fn pairs(count: usize) -> Vec<Row> {
     let pair = |at: usize| {
-        let (mut better, mut worse) = (sequence(10, &[6..10], at as u64), sequence(9, &[6..9], at as u64));
+        let (mut better, mut worse) = (sequence(10, &[6..8, 8..10], at as u64), sequence(9, &[6..8, 8..9], at as u64));
         better.tokens[6] = 7;
         worse.tokens[6] = 8;
         Row(vec![better, worse])
