@@ -205,6 +205,35 @@ fn what_stands_before_an_answer_is_the_prompt_that_is_served() {
     assert_eq!(chat.answers[2].tokens.end, chat.tokens.len());
 }
 
+/// What PyTorch and PEFT found with the same weights, rows and first values; `fixtures/peft_reference.py` made it.
+#[test]
+fn losses_follow_pytorch_and_peft() {
+    let reference: Value = serde_json::from_slice(&std::fs::read(fixture("peft_reference.json")).unwrap()).unwrap();
+    let trainer = trainer();
+    for (name, case) in reference.as_object().unwrap() {
+        let folder = tempfile::tempdir().unwrap();
+        let method: Method = serde_json::from_value(case["method"].clone()).unwrap();
+        let hyperparameters: Hyperparameters = serde_json::from_value(case["hyperparameters"].clone()).unwrap();
+        let file = fixture(case["training_file"].as_str().unwrap());
+        let mut found = Vec::new();
+        let request = request(folder.path(), &file, method, hyperparameters);
+        trainer
+            .train(&request, &|| Command::Go, &mut |progress| {
+                if let Progress::Step { train_loss, .. } = progress {
+                    found.push(train_loss);
+                }
+            })
+            .unwrap();
+        let expected: Vec<f64> = case["losses"].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect();
+        println!("{name}: {found:.4?}, PyTorch {expected:.4?}");
+        assert_eq!(found.len(), expected.len());
+        assert!(expected[expected.len() - 1] < 0.7 * expected[0], "the reference learns");
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() <= 0.02 * expected, "{name}: {found} is not within 2 % of {expected}");
+        }
+    }
+}
+
 #[test]
 fn a_bad_row_is_named_by_its_line() {
     let folder = tempfile::tempdir().unwrap();
