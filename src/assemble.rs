@@ -6,7 +6,7 @@ use crate::ranking;
 use anyhow::Context;
 use groundtone_answer::{Answerer, Assistant};
 use groundtone_catalog::{Catalog, DataDirectory, EmbeddingCache};
-use groundtone_config::{Config, Engine, ExtractorKind, LogFormat, RetrievalMode};
+use groundtone_config::{Config, Engine, ExtractorKind, Links, LogFormat, RetrievalMode};
 use groundtone_index::{SparseEmbedder, VectorIndex};
 use groundtone_index_edge::{Bm25, EdgeIndex, EdgeSettings};
 use groundtone_index_qdrant::{QdrantIndex, QdrantSettings};
@@ -15,7 +15,7 @@ use groundtone_ingest::parse::Limits;
 use groundtone_ingest::source::Endings;
 use groundtone_ingest::{Build, ChunkSettings, IngestSettings, Ingester, SourceSettings};
 use groundtone_local::{FetchPolicy, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
-use groundtone_prompt::{PromptContract, TemplateVersion};
+use groundtone_prompt::{CitationPolicy, LinkRule, PromptContract, ReadingRules, TemplateVersion};
 use groundtone_provider::{
     Batcher, BreakerSettings, CallLimits, ChatModel, DocumentExtractor, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Pace, Resilience,
     Resilient, Sampling,
@@ -301,8 +301,13 @@ impl Library {
         };
         let sampling =
             Sampling { temperature: Some(config.chat.temperature), max_tokens: Some(config.chat.max_tokens), ..Sampling::default() };
-        let assistant =
-            Assistant { name: config.assistant.name.clone(), collection: config.assistant.collection.clone(), contract, sampling };
+        let assistant = Assistant {
+            name: config.assistant.name.clone(),
+            collection: config.assistant.collection.clone(),
+            contract,
+            reading: reading(config),
+            sampling,
+        };
         Ok(Answerer::new(assistant, retriever, model))
     }
 
@@ -330,6 +335,22 @@ impl Library {
             now: now(),
         }
     }
+}
+
+/// How answers are read.
+fn reading(config: &Config) -> ReadingRules {
+    let settings = &config.citations;
+    let policy = match settings.policy {
+        groundtone_config::CitationPolicy::Report => CitationPolicy::Report,
+        groundtone_config::CitationPolicy::Repair => CitationPolicy::Repair,
+        groundtone_config::CitationPolicy::Remove => CitationPolicy::Remove,
+        groundtone_config::CitationPolicy::Refuse => CitationPolicy::Refuse,
+    };
+    let links = match settings.links {
+        Links::Known => LinkRule::Known(settings.link_hosts.clone()),
+        Links::Any => LinkRule::Any,
+    };
+    ReadingRules { policy, links, semantic: false }
 }
 
 /// What sources are told.

@@ -111,6 +111,9 @@ pub struct Counts {
     pub snippets: BTreeMap<usize, u64>,
     /// Rows whose answer cites a source.
     pub cited: u64,
+    /// Rows for whose question serving asks no model, because the evidence gate finds too little.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gated: u64,
     /// Rows by label, where examples have one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, u64>,
@@ -175,6 +178,9 @@ pub struct RowRecord {
     pub oracle: Vec<usize>,
     /// Numbers that the answer cites.
     pub cited: Vec<usize>,
+    /// Serving asks no model this: the evidence gate finds too little, and the answer is the abstain text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gated: bool,
     /// An answer that a person turned down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<String>,
@@ -225,10 +231,16 @@ impl Counts {
         self.missed += u64::from(row.kind == RowKind::Served && row.oracle.is_empty());
         row.oracle.iter().for_each(|number| *self.oracle_positions.entry(*number).or_default() += 1);
         self.cited += u64::from(!row.cited.is_empty());
+        self.gated += u64::from(row.gated);
         if let Some(label) = &row.label {
             *self.labels.entry(label.clone()).or_default() += 1;
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Reasons that quote the record are counted by what they begin with.

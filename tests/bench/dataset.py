@@ -70,7 +70,7 @@ def make_shop(folder, chunks, port):
         place = folder / "documents" / f"shelf-{number // 1000}"
         place.mkdir(parents=True, exist_ok=True)
         (place / f"part-{number}.md").write_text(f"# {name(number)}\n\nThe {name(number)} fits model {number % 97} and costs {number % 991} euro.\n")
-    (folder / "groundtone.toml").write_text(f'[chat]\nkind = "openai"\nmodel = "gpt-4o-mini"\nurl = "http://127.0.0.1:{port}/v1"\n[retrieval]\ntop_k = 4\n')
+    (folder / "groundtone.toml").write_text(f'[chat]\nkind = "openai"\nmodel = "gpt-4o-mini"\nurl = "http://127.0.0.1:{port}/v1"\n[gate]\nthreshold = 0.0\n[retrieval]\ntop_k = 4\n')
 
 
 def make_examples(path, rows, chunks):

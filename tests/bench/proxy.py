@@ -83,7 +83,7 @@ def groundtone(binary, folder, mock):
     documents.mkdir()
     for name, text in DOCUMENTS.items():
         (documents / name).write_text(text)
-    settings = f'[chat]\nkind = "openai"\nmodel = "mock"\nurl = "{mock}/v1"\ncontext_tokens = 8000\nremote_parallel = 20000\n'
+    settings = f'[chat]\nkind = "openai"\nmodel = "mock"\nurl = "{mock}/v1"\ncontext_tokens = 8000\nremote_parallel = 20000\n[gate]\nthreshold = 0.0\n'
     settings += '[retrieval]\nmode = "bm25"\n[assistant]\nname = "shop"\n[server]\nrequest_timeout_seconds = 3600\n'
     (folder / "groundtone.toml").write_text(settings)
     environment = {**os.environ, "GROUNDTONE_OFFLINE": "1", "GROUNDTONE_DATA_DIRECTORY": str(folder / "data")}

@@ -128,7 +128,7 @@ fn serve(folder: &Path) -> (Server, RawServer) {
     let documents = small_shop(folder);
     run_json(folder, &["ingest", documents.to_str().unwrap(), "--json"]);
     let settings = format!(
-        "[chat]\nkind = \"openai\"\nmodel = \"gpt-4o-mini\"\nurl = \"{}\"\ncontext_tokens = 8000\nretries = 0\nbreaker_failures = 0\n[assistant]\nname = \"shop\"\n[files]\nquota_mb = 1\n",
+        "[chat]\nkind = \"openai\"\nmodel = \"gpt-4o-mini\"\nurl = \"{}\"\ncontext_tokens = 8000\nretries = 0\nbreaker_failures = 0\n[assistant]\nname = \"shop\"\n[files]\nquota_mb = 1\n[gate]\nthreshold = 0.0\n",
         upstream.base_url
     );
     std::fs::write(folder.join("groundtone.toml"), settings).unwrap();

@@ -48,17 +48,54 @@ fn upstream(folder: &Path) -> (tokio::runtime::Runtime, ScriptedServer) {
 fn the_prompt_of_a_row_is_byte_for_byte_what_serving_sends_upstream() {
     let folder = shop(1);
     let (_runtime, upstream) = upstream(folder.path());
-    let report = run_json(folder.path(), &["dataset", "build", "examples.jsonl", "--out", "train.jsonl", "--json"]);
-    assert_eq!((&report["counts"]["rows"], &report["counts"]["kinds"]["served"]), (&json!(6), &json!(6)), "{report}");
-    let server = Server::start(folder.path(), &["serve"]);
-    let rows = std::fs::read_to_string(folder.path().join("train.jsonl")).unwrap();
-    for ((question, _), row) in QUESTIONS.iter().zip(rows.lines()) {
-        let body = json!({"model": "groundtone", "messages": [{"role": "user", "content": question}]});
-        assert_eq!(server.json("POST", "/v1/chat/completions", &body).0, 200);
-        let mut row: Value = serde_json::from_str(row).unwrap();
-        row["messages"].as_array_mut().unwrap().pop();
-        assert_eq!(upstream.requests().last().unwrap()["messages"].to_string(), row["messages"].to_string(), "{question}");
+    // Beside the questions a follow-up, which is searched for with what it leans on, and one that serving asks no model.
+    let lines = [
+        json!({"question": "And the motor?", "answer": "The motor is covered for 4 years.",
+            "history": [{"role": "user", "content": "Is the burr set covered?"}, {"role": "assistant", "content": "Yes, for 12 years."}]}),
+        json!({"question": "Who won the football championship?", "answer": "Nobody here follows football.", "history": []}),
+    ];
+    let conversations = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    std::fs::write(folder.path().join("conversations.jsonl"), conversations).unwrap();
+    let mut rows = Vec::new();
+    for (file, out) in [("examples.jsonl", "train"), ("conversations.jsonl", "more")] {
+        let report = run_json(folder.path(), &["dataset", "build", file, "--out", &format!("{out}.jsonl"), "--json"]);
+        let lines = |name: String| -> Vec<Value> {
+            let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let (made, records) = (lines(format!("{out}.jsonl")), lines(format!("{out}.rows.jsonl")));
+        assert_eq!(report["counts"]["rows"], made.len(), "{report}");
+        rows.extend(made.into_iter().zip(records));
     }
+    let server = Server::start(folder.path(), &["serve"]);
+    let asked: Vec<Value> = QUESTIONS
+        .iter()
+        .map(|(question, _)| json!([{"role": "user", "content": question}]))
+        .chain(lines.iter().map(|line| {
+            let mut turns = line["history"].as_array().unwrap().clone();
+            turns.push(json!({"role": "user", "content": line["question"]}));
+            Value::Array(turns)
+        }))
+        .collect();
+    assert!(rows.len() >= 8 && asked.len() == rows.len(), "{rows:?}");
+    let (mut gated, mut rewritten) = (0, 0);
+    for (messages, (mut row, record)) in asked.iter().zip(rows) {
+        let before = upstream.requests().len();
+        let (status, answer) = server.json("POST", "/v1/chat/completions", &json!({"model": "groundtone", "messages": messages}));
+        assert_eq!(status, 200, "{answer}");
+        let said = row["messages"].as_array_mut().unwrap().pop().unwrap();
+        let requests = upstream.requests();
+        if answer["groundtone"]["abstained_because"] == "no_evidence" {
+            gated += 1;
+            assert_eq!((requests.len(), &record["gated"]), (before, &json!(true)), "{messages}: {record}");
+            assert!(record["oracle"] != json!([]) || said["content"] == answer["choices"][0]["message"]["content"], "{record}");
+            continue;
+        }
+        rewritten += usize::from(answer["groundtone"]["rewritten_query"].is_string());
+        assert_eq!(record["gated"], Value::Null);
+        assert_eq!(requests.last().unwrap()["messages"].to_string(), row["messages"].to_string(), "{messages}");
+    }
+    assert!(gated >= 1 && rewritten >= 1, "{gated} without a model, {rewritten} rewritten");
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn serve(folder: &Path, upstream: &RawServer, chat: &str) -> Server {
     let documents = small_shop(folder);
     run_json(folder, &["ingest", documents.to_str().unwrap(), "--json"]);
     let settings = format!(
-        "[chat]\nkind = \"openai\"\nmodel = \"gpt-4o-mini\"\nurl = \"{}\"\ncontext_tokens = 8000\n{chat}\n[assistant]\nname = \"shop\"\n",
+        "[chat]\nkind = \"openai\"\nmodel = \"gpt-4o-mini\"\nurl = \"{}\"\ncontext_tokens = 8000\n{chat}\n[assistant]\nname = \"shop\"\n[gate]\nthreshold = 0.0\n",
         upstream.base_url
     );
     std::fs::write(folder.join("groundtone.toml"), settings).unwrap();

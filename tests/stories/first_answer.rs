@@ -151,7 +151,7 @@ fn a_full_queue_answers_429_and_a_client_that_leaves_stops_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let documents = small_shop(folder.path());
     run_json(folder.path(), &["ingest", documents.to_str().unwrap(), "--json"]);
-    std::fs::write(folder.path().join("groundtone.toml"), "[chat]\nparallel = 1\nqueue = 1\n").unwrap();
+    std::fs::write(folder.path().join("groundtone.toml"), "[chat]\nparallel = 1\nqueue = 1\n[gate]\nthreshold = 0.0\n").unwrap();
     let server = Server::start(folder.path(), &["serve"]);
     let body = |stream: bool, most: u32| {
         json!({"model": "groundtone", "stream": stream, "temperature": 1.5, "max_tokens": most, "messages": [{"role": "user", "content": "Tell me a very long story about grinders."}]}).to_string()

@@ -92,6 +92,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     retrieval(&config.retrieval)?;
     reranker(&config.reranker)?;
     gate(&config.gate)?;
+    hosts("citations.link_hosts", &config.citations.link_hosts)?;
     between("assistant.context_tokens", config.assistant.context_tokens, 0, config.chat.context_tokens)?;
     between("server.max_body_bytes", config.server.max_body_bytes, 1_024, 1_000_000_000)?;
     between("server.request_timeout_seconds", config.server.request_timeout_seconds, 1, 86_400)?;
@@ -157,6 +158,13 @@ fn gate(gate: &Gate) -> Result<(), Problem> {
     weights.into_iter().try_for_each(|(key, weight)| between(key, weight, -1e6, 1e6))
 }
 
+fn hosts(key: &'static str, hosts: &[String]) -> Result<(), Problem> {
+    match hosts.iter().find(|host| host.is_empty() || host.contains(['/', ' ', '*'])) {
+        Some(wrong) => Err((key, format!("`{wrong}` is not a host; write it as `wiki.internal` or `10.1.2.3`, without scheme and path"))),
+        None => Ok(()),
+    }
+}
+
 fn sources(sources: &Sources) -> Result<(), Problem> {
     between("sources.web_max_pages", sources.web_max_pages, 1, 1_000_000)?;
     between("sources.web_timeout_seconds", sources.web_timeout_seconds, 1, 3_600)?;
@@ -168,12 +176,7 @@ fn sources(sources: &Sources) -> Result<(), Problem> {
     if !agent.starts_with(|c: char| c.is_ascii_alphabetic()) || !agent.bytes().all(|b| (b' '..=b'~').contains(&b)) {
         return Err(("sources.web_user_agent", "must begin with a letter and hold nothing but ASCII".to_owned()));
     }
-    if let Some(wrong) = sources.allow_private_hosts.iter().find(|host| host.is_empty() || host.contains(['/', ' ', '*'])) {
-        return Err((
-            "sources.allow_private_hosts",
-            format!("`{wrong}` is not a host; write it as `wiki.internal` or `10.1.2.3`, without scheme and path"),
-        ));
-    }
+    hosts("sources.allow_private_hosts", &sources.allow_private_hosts)?;
     if sources.s3_endpoint.starts_with("http://") && !sources.s3_allow_http {
         return Err(("sources.s3_endpoint", "http:// needs `sources.s3_allow_http = true`".to_owned()));
     }

@@ -19,6 +19,7 @@ pub struct Config {
     pub retrieval: Retrieval,
     pub reranker: Reranker,
     pub gate: Gate,
+    pub citations: Citations,
     pub assistant: Assistant,
     pub server: Server,
     pub files: Files,
@@ -66,6 +67,24 @@ pub enum RerankerKind {
     None,
     Tei,
     Cohere,
+}
+
+/// What becomes of a citation whose source does not say what the answer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CitationPolicy {
+    Report,
+    Repair,
+    Remove,
+    Refuse,
+}
+
+/// Which links an answer may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Links {
+    Known,
+    Any,
 }
 
 /// How logs are written.
@@ -234,6 +253,14 @@ pub struct Gate {
     pub bm25: f64,
     pub margin: f64,
     pub coverage: f64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Citations {
+    pub policy: CitationPolicy,
+    pub links: Links,
+    pub link_hosts: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -21,6 +21,27 @@ pub struct ChatExtras {
 }
 
 impl ChatExtras {
+    /// The answer is text and nothing but the documents may hold it: no tools, no format of its own, nothing that is no text, no tool's answer.
+    pub fn is_plain(&self) -> bool {
+        let asks = |name: &str| match self.parameters.get(name) {
+            None | Some(Value::Null) => false,
+            Some(Value::Array(items)) => !items.is_empty(),
+            Some(_) => true,
+        };
+        let is_text = |message: &Arc<RequestMessage>| match &message.content {
+            Some(Content::Parts(parts)) => parts.iter().all(|part| part.kind == "text"),
+            _ => true,
+        };
+        let calls_nothing = !["tools", "functions", "audio"].into_iter().any(asks);
+        calls_nothing && !self.is_formatted() && self.tail.is_empty() && self.messages.iter().flatten().all(is_text)
+    }
+
+    /// The client wants a format, such as JSON, that a change of the text would break.
+    pub fn is_formatted(&self) -> bool {
+        let kind = self.parameters.get("response_format").and_then(|format| format.get("type"));
+        kind.is_some_and(|kind| kind != "text")
+    }
+
     /// The same for a prompt that left out the oldest `dropped` messages of the history.
     pub fn after_dropping(self: &Arc<Self>, dropped: usize) -> Arc<Self> {
         if dropped == 0 || self.messages.is_empty() {
@@ -119,6 +140,22 @@ mod tests {
             json!({"role": "user", "content": [{"type": "text", "text": "Sources: ... Question: what?"}, image], "name": "ann"})
         );
         assert_eq!(sent[1], json!({"role": "user", "content": "an example"}));
+    }
+
+    #[test]
+    fn a_request_is_plain_where_only_documents_can_answer_it() {
+        let with = |parameters: Value| ChatExtras { parameters: parameters.as_object().cloned().unwrap(), ..ChatExtras::default() };
+        for plain in [json!({}), json!({"tools": [], "user": "ann"}), json!({"response_format": {"type": "text"}}), json!({"logprobs": true})] {
+            assert!(with(plain.clone()).is_plain(), "{plain}");
+        }
+        for other in [json!({"tools": [{"type": "function"}]}), json!({"functions": [{}]}), json!({"response_format": {"type": "json_object"}})] {
+            assert!(!with(other.clone()).is_plain(), "{other}");
+        }
+        let text = json!({"role": "user", "name": "ann", "content": [{"type": "text", "text": "x"}]});
+        assert!(ChatExtras { messages: vec![wire(text.clone()), None], ..ChatExtras::default() }.is_plain());
+        let picture = json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]});
+        assert!(!ChatExtras { messages: vec![None, wire(picture)], ..ChatExtras::default() }.is_plain());
+        assert!(!ChatExtras { tail: vec![serde_json::from_value(text).unwrap()], ..ChatExtras::default() }.is_plain());
     }
 
     #[test]

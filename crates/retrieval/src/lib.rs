@@ -17,7 +17,7 @@ pub use fusion::{Fusion, RRF_K, fuse};
 pub use gate::{Evidence, FEATURES, Gate, Verdict};
 pub use refine::{Recency, Refinement, Trust, diversify, merge_neighbours, without_repetition};
 pub use retriever::{Error, Request, Retrieved, Retriever};
-pub use rewrite::{Basis, Condense, CondenseLimits, Resolved, Rewrite, resolve, rewrite};
+pub use rewrite::{Basis, Condense, CondenseLimits, Resolved, Rewrite, is_pleasantry, resolve, rewrite};
 pub use words::{Language, content_words, coverage, stems};
 
 use groundtone_types::Snippet;

@@ -124,6 +124,11 @@ impl Retriever {
         Self { gate, ..self }
     }
 
+    /// The gate that judges what is found; `None` where everything is answered.
+    pub fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
+    }
+
     /// The index that is searched.
     pub fn index(&self) -> &Arc<dyn VectorIndex> {
         &self.index

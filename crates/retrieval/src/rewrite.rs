@@ -131,6 +131,11 @@ fn read(question: &str) -> Reading {
     Reading { content: telling.len(), goes_on, points_back: points, pleasant, words }
 }
 
+/// Whether this is a greeting or thanks: there is nothing to search for.
+pub fn is_pleasantry(text: &str) -> bool {
+    text.len() <= MOST_BYTES && read(text).pleasant
+}
+
 /// The question without the words that only join it to the one before.
 fn without_joint<'a>(question: &'a str, words: &[String]) -> &'a str {
     let joint = GOES_ON

@@ -11,7 +11,7 @@ use crate::random::SplitMix64;
 use crate::{Error, Example, ReadOptions, Record, Records, Row};
 use futures::{StreamExt, stream};
 use ground::Oracle;
-use groundtone_answer::{Answerer, Question};
+use groundtone_answer::{Answerer, Found, Question};
 use groundtone_catalog::Catalog;
 use groundtone_prompt::{PromptMessage, Quote, RenderedPrompt, Role, quote_then_answer, read_citations, strip_citations, write_citations};
 use groundtone_retrieval::{Retriever, Settings};
@@ -139,7 +139,11 @@ impl Builder {
 
     fn record(&self, settings: &BuildSettings) -> Result<BuildRecord, Error> {
         let contract = &self.answerer.assistant().contract;
-        let retrieval = serde_json::to_value(self.served.settings()).map_err(|error| Error::Controls(error.to_string()))?;
+        let written = |error: serde_json::Error| Error::Controls(error.to_string());
+        let mut retrieval = serde_json::to_value(self.served.settings()).map_err(written)?;
+        if let Some(gate) = self.served.gate() {
+            retrieval["gate"] = serde_json::to_value(gate).map_err(written)?;
+        }
         Ok(BuildRecord {
             prompt_fingerprint: contract.fingerprint().to_string(),
             prompt: contract.clone(),
@@ -195,8 +199,7 @@ impl Builder {
     ) -> Result<Result<(RowRecord, Row), String>, Error> {
         if wanted == RowKind::Plain {
             let messages = self.answerer.assistant().contract.render_plain(&example.history, &example.question);
-            let plan = Plan { kind: wanted, changed: None, oracles: Vec::new() };
-            return Ok(Ok(self.finish(controls, example, plan, messages, Vec::new())));
+            return Ok(Ok(self.finish(controls, example, Plan::new(wanted, Vec::new()), messages, Vec::new())));
         }
         let (plan, mut snippets) = match self.ground(controls, example, wanted).await? {
             Ok(grounded) => grounded,
@@ -228,7 +231,7 @@ impl Builder {
             return self.ground_served(controls, example, Some(format!("{}: {reason}", wanted.as_str()))).await;
         }
         let snippets = if wanted == RowKind::Oracle { ground::with_oracles(&pool, &oracles, count) } else { misses };
-        Ok(Ok((Plan { kind: wanted, changed: None, oracles }, snippets)))
+        Ok(Ok((Plan::new(wanted, oracles), snippets)))
     }
 
     /// What serving shows; where that does not hold the answer, what the controls want then.
@@ -238,30 +241,35 @@ impl Builder {
         example: &Example,
         changed: Option<String>,
     ) -> Result<Result<Grounded, String>, Error> {
-        let serving = self.serving(controls);
-        let snippets = self.retrieve(&serving, example).await?;
+        let Found { snippets, answerable, .. } = self.find(controls, example).await?;
         let oracles = ground::oracles(example, &snippets);
-        if !oracles.is_empty() || controls.missed == Missed::Keep {
-            return Ok(Ok((Plan { kind: RowKind::Served, changed, oracles }, snippets)));
+        let plan = Plan { changed, gated: !answerable, ..Plan::new(RowKind::Served, oracles) };
+        if !plan.oracles.is_empty() || answerable && controls.missed == Missed::Keep {
+            return Ok(Ok((plan, snippets)));
         }
-        if controls.missed == Missed::Drop {
-            return Ok(Err("retrieval does not find its answer".to_owned()));
-        }
-        Ok(match self.abstaining(example, serving.settings().top_k).await? {
-            None => Err("retrieval does not find its answer, and its snippets may hold it all the same".to_owned()),
-            Some(misses) => {
-                let changed = Some("served: retrieval does not find its answer".to_owned());
-                Ok((Plan { kind: RowKind::NoAnswer, changed, oracles }, misses))
+        Ok(match controls.missed {
+            Missed::Drop => Err("retrieval does not find its answer".to_owned()),
+            // What serving says to it.
+            Missed::Keep => {
+                let changed = Some("served: serving finds too little to ask a model".to_owned());
+                Ok((Plan { kind: RowKind::NoAnswer, changed, ..plan }, snippets))
             }
+            Missed::Abstain => match self.abstaining(example, self.serving(controls).settings().top_k).await? {
+                None => Err("retrieval does not find its answer, and its snippets may hold it all the same".to_owned()),
+                Some(misses) => {
+                    let changed = Some("served: retrieval does not find its answer".to_owned());
+                    Ok((Plan { kind: RowKind::NoAnswer, changed, ..plan }, misses))
+                }
+            },
         })
     }
 
     /// The row of an example that abstains itself: what serving would show, and its own words.
     async fn abstaining_row(&self, controls: &Controls, example: &Example) -> Result<Result<(RowRecord, Row), String>, Error> {
-        let snippets = self.retrieve(&self.serving(controls), example).await?;
+        let Found { snippets, answerable, .. } = self.find(controls, example).await?;
         let rendered = self.render(&self.question(example), snippets, &[])?;
         let documents = self.document_hashes(&rendered.sources).await?;
-        let plan = Plan { kind: RowKind::NoAnswer, changed: None, oracles: Vec::new() };
+        let plan = Plan { gated: !answerable, ..Plan::new(RowKind::NoAnswer, Vec::new()) };
         Ok(Ok(self.finish(controls, example, plan, rendered.messages, rendered.sources.into_iter().zip(documents).collect())))
     }
 
@@ -285,8 +293,21 @@ impl Builder {
         Question::new(self.tenant.clone(), messages)
     }
 
+    /// What serving answers an example from, with as many snippets as the controls say.
+    async fn find(&self, controls: &Controls, example: &Example) -> Result<Found, Error> {
+        let question = Question { most_snippets: controls.snippets, ..self.question(example) };
+        self.answerer.find(&question).await.map_err(|source| Error::Example { line: 0, example: example.id.clone(), source })
+    }
+
+    /// What is found with what serving searches for.
     async fn retrieve(&self, retriever: &Retriever, example: &Example) -> Result<Vec<Snippet>, Error> {
-        let found = retriever.retrieve(&self.tenant, &self.answerer.assistant().collection, &example.question).await;
+        let failed = |source| Error::Example { line: 0, example: example.id.clone(), source };
+        let resolved = self.answerer.resolved(&self.question(example)).await.map_err(failed)?;
+        self.search(retriever, example, &resolved.question).await
+    }
+
+    async fn search(&self, retriever: &Retriever, example: &Example, text: &str) -> Result<Vec<Snippet>, Error> {
+        let found = retriever.retrieve(&self.tenant, &self.answerer.assistant().collection, text).await;
         found.map_err(|error| Error::Example { line: 0, example: example.id.clone(), source: error.into() })
     }
 
@@ -298,8 +319,8 @@ impl Builder {
             if !found.is_empty() {
                 return Ok(found);
             }
-            let both = Example { question: format!("{} {}", example.question, example.answer), ..example.clone() };
-            return Ok(ground::oracles(example, &self.retrieve(&self.wide, &both).await?));
+            let both = format!("{} {}", example.question, example.answer);
+            return Ok(ground::oracles(example, &self.search(&self.wide, example, &both).await?));
         }
         if found.iter().any(|oracle| oracle.shown) && found.len() >= example.documents.len() {
             return Ok(found);
@@ -407,6 +428,7 @@ impl Builder {
             snippets: snippets.collect(),
             oracle,
             cited,
+            gated: plan.gated,
             rejected: example.rejected.clone(),
         };
         (record, Row { messages })
@@ -418,6 +440,14 @@ struct Plan {
     kind: RowKind,
     changed: Option<String>,
     oracles: Vec<Oracle>,
+    /// Serving asks no model this.
+    gated: bool,
+}
+
+impl Plan {
+    fn new(kind: RowKind, oracles: Vec<Oracle>) -> Self {
+        Self { kind, changed: None, oracles, gated: false }
+    }
 }
 
 /// What a row turned out to be, and its snippets.

@@ -4,7 +4,7 @@ use groundtone_catalog::DataDirectory;
 use groundtone_index::{CollectionSpec, MemoryIndex, Point, SparseEmbedder, VectorIndex, WordHashSparse};
 use groundtone_prompt::{PromptContract, TemplateVersion};
 use groundtone_provider::{CallLimits, ChatModel, EmbedFor, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings};
-use groundtone_retrieval::Mode;
+use groundtone_retrieval::{Gate, Mode};
 use groundtone_testkit::{Reply, ScriptedServer};
 use groundtone_types::{Chunk, Span};
 use std::time::Duration;
@@ -58,6 +58,10 @@ struct Shop {
 
 /// An answerer over real sockets; the scripted model server records the bytes that it is sent.
 async fn shop() -> Shop {
+    gated_shop(None).await
+}
+
+async fn gated_shop(gate: Option<Gate>) -> Shop {
     let server = ScriptedServer::start([Reply::Stream(vec!["ok".into()])]).await;
     let limit = Duration::from_secs(5);
     let endpoint = Endpoint::new(&server.base_url, None, limit, limit, limit).unwrap();
@@ -90,8 +94,8 @@ async fn shop() -> Shop {
         context_tokens: 500,
         tokenizer: model.tokens().id().to_owned(),
     };
-    let retriever = Retriever::new(index, embedder, Arc::new(WordHashSparse), Settings { mode: Mode::Hybrid, top_k: 3, candidates: 20 });
-    let answerer = Answerer::new(Assistant { name: "acme".into(), collection, contract, sampling: Default::default() }, retriever, model);
+    let retriever = Retriever::new(index, embedder, Arc::new(WordHashSparse), Settings { mode: Mode::Hybrid, top_k: 3, candidates: 20 }).gated(gate);
+    let answerer = Answerer::new(Assistant { name: "acme".into(), collection, contract, reading: Default::default(), sampling: Default::default() }, retriever, model);
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("examples.jsonl"), examples()).unwrap();
     let directory = DataDirectory::open(&folder.path().join("data"), "test").unwrap();
@@ -203,6 +207,28 @@ async fn served_rows_that_miss_the_answer_stay_abstain_or_go() {
     let (abstained, ..) = shop.build("abstain.jsonl", missed(Missed::Abstain)).await;
     assert_eq!(abstained.counts.missed, 0);
     assert_eq!(abstained.counts.rows + abstained.counts.dropped + abstained.counts.rejected, 15);
+}
+
+#[tokio::test]
+async fn a_question_that_serving_would_not_ask_a_model_is_a_row_that_says_so() {
+    // Only a question whose words the snippets hold is answered.
+    let gate = Gate { embedder: "scripted".into(), threshold: 0.5, intercept: -6.0, weights: [0.0, 0.0, 0.0, 10.0] };
+    let shop = gated_shop(Some(gate)).await;
+    let (report, rows, records) = shop.build("gated.jsonl", Controls::default()).await;
+    let gated = records.iter().filter(|record| record.gated).count();
+    assert!(gated > 0 && gated < records.len() && report.counts.gated == gated as u64, "{:?}", report.counts);
+    for (row, record) in rows.iter().zip(&records) {
+        let asked = Question::new(Tenant::default(), vec![PromptMessage::new(Role::User, &record.question)]);
+        let before = shop.server.requests().len();
+        let answer = shop.answerer.answer(asked).await.unwrap();
+        let closed = answer.summary.abstained_because == Some(groundtone_answer::AbstainReason::NoEvidence);
+        assert_eq!(record.gated, closed, "{record:?}");
+        let chats = shop.server.requests()[before..].iter().filter(|request| request.get("messages").is_some()).count();
+        assert_eq!(chats, usize::from(!closed));
+        if closed && record.oracle.is_empty() {
+            assert!(record.kind == RowKind::NoAnswer && row.messages.last().unwrap().content.starts_with(&answer.text), "{record:?}");
+        }
+    }
 }
 
 #[tokio::test]

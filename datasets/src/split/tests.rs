@@ -30,6 +30,7 @@ fn record(at: u64, question: &str, document: &str, label: &str) -> RowRecord {
         }],
         oracle: vec![1],
         cited: vec![],
+        gated: false,
         rejected: None,
     }
 }

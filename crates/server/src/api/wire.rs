@@ -41,15 +41,28 @@ pub(crate) fn extension(summary: &Summary) -> Value {
             json!({"number": at + 1, "document": chunk.document, "title": chunk.breadcrumb(), "url": chunk.url, "text": chunk.shown_text(), "score": source.score})
         })
         .collect();
-    json!({
+    let mut object = json!({
         "model": summary.model,
         "prompt_fingerprint": summary.prompt_fingerprint,
         "abstained": summary.abstained,
         "citations": summary.citations,
         "unresolved_markers": summary.unresolved_markers,
+        "removed_citations": summary.removed_citations,
+        "links_removed": summary.links_removed,
         "sources": sources,
         "timings": summary.timings,
-    })
+    });
+    // Only where there is something to say.
+    if let Some(because) = summary.abstained_because {
+        object["abstained_because"] = json!(because);
+    }
+    if let Some(evidence) = summary.evidence {
+        object["evidence"] = json!(evidence);
+    }
+    if let Some(query) = &summary.rewritten_query {
+        object["rewritten_query"] = json!(query);
+    }
+    object
 }
 
 pub(crate) fn finish_reason(reason: FinishReason) -> &'static str {
