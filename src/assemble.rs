@@ -4,9 +4,9 @@ use crate::Global;
 use crate::output::hint;
 use crate::ranking;
 use anyhow::Context;
-use groundtone_answer::{Answerer, Assistant};
+use groundtone_answer::{Answerer, Assistant, Live, Variant};
 use groundtone_catalog::{Catalog, DataDirectory, EmbeddingCache};
-use groundtone_config::{Config, Engine, ExtractorKind, Links, LogFormat, RetrievalMode};
+use groundtone_config::{Chat, Config, Engine, ExtractorKind, Links, LogFormat, RetrievalMode};
 use groundtone_index::{SparseEmbedder, VectorIndex};
 use groundtone_index_edge::{Bm25, EdgeIndex, EdgeSettings};
 use groundtone_index_qdrant::{QdrantIndex, QdrantSettings};
@@ -20,7 +20,7 @@ use groundtone_provider::{
     Batcher, BreakerSettings, CallLimits, ChatModel, DocumentExtractor, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Pace, Resilience,
     Resilient, Sampling,
 };
-use groundtone_retrieval::{Mode, Retriever, Settings};
+use groundtone_retrieval::{CondenseLimits, Mode, Retriever, Settings};
 use groundtone_server::OWNER_HEADER;
 use groundtone_types::Tenant;
 use std::path::Path;
@@ -78,8 +78,11 @@ pub(crate) fn needed_models(config: &Config) -> Vec<String> {
     if config.embedder.kind == Engine::Local {
         needed.push(config.embedder.model.clone());
     }
-    if config.chat.kind == Engine::Local && config.chat.path.as_os_str().is_empty() {
-        needed.push(config.chat.model.clone());
+    let variants = config.variants.values().filter_map(|variant| variant.chat(&config.chat));
+    for chat in std::iter::once(config.chat.clone()).chain(variants) {
+        if chat.kind == Engine::Local && chat.path.as_os_str().is_empty() && !needed.contains(&chat.model) {
+            needed.push(chat.model);
+        }
     }
     needed
 }
@@ -113,7 +116,12 @@ pub(crate) async fn embedder(config: &Config) -> anyhow::Result<Arc<dyn Embedder
 
 /// The chat model of the settings.
 pub(crate) async fn chat_model(config: &Config) -> anyhow::Result<Arc<dyn ChatModel>> {
-    let settings = config.chat.clone();
+    chat_model_of(config, &config.chat).await
+}
+
+/// A chat model of settings like `[chat]`.
+async fn chat_model_of(config: &Config, settings: &Chat) -> anyhow::Result<Arc<dyn ChatModel>> {
+    let settings = settings.clone();
     if settings.kind == Engine::Openai {
         let seconds = Duration::from_secs;
         let key = groundtone_config::secret("chat.api_key_env", &settings.api_key_env)?;
@@ -308,7 +316,17 @@ impl Library {
             reading: reading(config),
             sampling,
         };
-        Ok(Answerer::new(assistant, retriever, model))
+        let mut variants = Vec::new();
+        for (name, settings) in &config.variants {
+            variants.push(variant(config, name, settings, &assistant, &model).await.with_context(|| format!("variant `{name}`"))?);
+        }
+        let answerer = Answerer::new(assistant, retriever, model).with_variants(variants);
+        answerer.switch(configured(config))?;
+        if !config.retrieval.condense {
+            return Ok(answerer);
+        }
+        let timeout = Duration::from_secs(config.retrieval.condense_timeout_seconds);
+        Ok(answerer.condensing(CondenseLimits { timeout, ..CondenseLimits::default() }))
     }
 
     /// What ingest is told; the run, its source and its mode are each order's own.
@@ -335,6 +353,45 @@ impl Library {
             now: now(),
         }
     }
+}
+
+/// What answers before anything was released.
+pub(crate) fn configured(config: &Config) -> Live {
+    let release = &config.release;
+    Live {
+        release: None,
+        variant: release.variant.clone(),
+        canary: None,
+        shadow: Some(release.shadow.clone()).filter(|shadow| !shadow.is_empty()),
+        fallbacks: release.fallbacks.clone(),
+    }
+}
+
+/// A variant of the assistant, which shares its model where the settings name no other one.
+async fn variant(
+    config: &Config,
+    name: &str,
+    settings: &groundtone_config::Variant,
+    assistant: &Assistant,
+    own: &Arc<dyn ChatModel>,
+) -> anyhow::Result<Variant> {
+    let model = match settings.chat(&config.chat) {
+        Some(chat) => chat_model_of(config, &chat).await?,
+        None => own.clone(),
+    };
+    let system = match (&settings.prompt_file, &settings.system) {
+        (Some(path), _) => tokio::fs::read_to_string(path).await.with_context(|| format!("cannot read {}", path.display()))?,
+        (None, Some(system)) => system.clone(),
+        (None, None) => assistant.contract.system.clone(),
+    };
+    let tokenizer = model.tokens().id().to_owned();
+    Ok(Variant {
+        name: name.to_owned(),
+        retrieval: settings.looks_up(name),
+        contract: PromptContract { system, tokenizer, ..assistant.contract.clone() },
+        model,
+        sampling: assistant.sampling.clone(),
+    })
 }
 
 /// How answers are read.

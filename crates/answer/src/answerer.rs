@@ -1,16 +1,23 @@
-use crate::evidence::{self, Found};
-use crate::question::merge;
+use crate::condense::ModelCondense;
+use crate::evidence::{self, Condenser, Found};
+use crate::route::{Decision, Live, route};
+use crate::shadow::{ShadowAnswer, ShadowSink, Shadows};
+use crate::variant::Variant;
+use crate::watch::{Watch, Watched};
 use crate::writing::{Writing, milliseconds, rules_for};
 use crate::{AbstainReason, Answer, AnswerEvent, AnswerStream, Error, Question, Summary, Timings};
 use futures::{StreamExt, stream};
-use groundtone_prompt::{AnswerReader, CitationPolicy, PromptContract, PromptInput, ReadingRules, RenderedPrompt};
-use groundtone_provider::{ChatExtras, ChatModel, ChatRequest, FinishReason, Sampling};
-use groundtone_retrieval::{Resolved, Retriever};
-use groundtone_types::{Collection, Snippet, TokenUsage};
+use groundtone_prompt::{AnswerReader, CitationPolicy, PromptContract, ReadingRules, RenderedPrompt, Role};
+use groundtone_provider::{ChatModel, FinishReason, Sampling};
+use groundtone_retrieval::{Condense, CondenseLimits, Resolved, Retriever};
+use groundtone_types::{Collection, ErrorKind, Snippet, TokenUsage};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
-use tracing::{Instrument, field, info_span};
+use tracing::{Instrument, field, info_span, warn};
+
+/// The variant that every assistant has: documents, and the assistant's own prompt and model.
+pub const RAG: &str = "rag";
 
 /// Who answers: a name, the documents it knows, and its prompt.
 #[derive(Debug, Clone)]
@@ -27,18 +34,71 @@ pub struct Assistant {
     pub sampling: Sampling,
 }
 
-/// Answers questions with one retriever and one model.
+/// Answers questions with one retriever and a model for each variant.
 #[derive(Clone)]
 pub struct Answerer {
     assistant: Arc<Assistant>,
     retriever: Retriever,
-    model: Arc<dyn ChatModel>,
+    /// The first one is the assistant's own.
+    variants: Arc<Vec<Variant>>,
+    live: Arc<RwLock<Arc<Live>>>,
+    condenser: Condenser,
+    shadows: Option<Shadows>,
+    watch: Option<Arc<dyn Watch>>,
 }
 
 impl Answerer {
-    /// Puts the parts together. The contract's tokenizer must be the model's.
+    /// Puts the parts together; the one variant is [`RAG`]. The contract's tokenizer must be the model's.
     pub fn new(assistant: Assistant, retriever: Retriever, model: Arc<dyn ChatModel>) -> Self {
-        Self { assistant: Arc::new(assistant), retriever, model }
+        let own = Variant {
+            name: RAG.to_owned(),
+            retrieval: true,
+            contract: assistant.contract.clone(),
+            model,
+            sampling: assistant.sampling.clone(),
+        };
+        let live = Live { variant: RAG.to_owned(), ..Live::default() };
+        Self {
+            assistant: Arc::new(assistant),
+            retriever,
+            variants: Arc::new(vec![own]),
+            live: Arc::new(RwLock::new(Arc::new(live))),
+            condenser: None,
+            shadows: None,
+            watch: None,
+        }
+    }
+
+    /// The same with more variants. One that is called [`RAG`] takes the place of the assistant's own.
+    #[must_use]
+    pub fn with_variants(self, more: Vec<Variant>) -> Self {
+        let mut variants = self.variants.to_vec();
+        for variant in more {
+            match variants.iter_mut().find(|known| known.name == variant.name) {
+                Some(known) => *known = variant,
+                None => variants.push(variant),
+            }
+        }
+        Self { variants: Arc::new(variants), ..self }
+    }
+
+    /// The same with the assistant's own model asked, once and within these limits, what a follow-up means where the rules are unsure.
+    #[must_use]
+    pub fn condensing(self, limits: CondenseLimits) -> Self {
+        let model: Arc<dyn Condense> = Arc::new(ModelCondense(self.variants[0].model.clone()));
+        Self { condenser: Some((model, limits)), ..self }
+    }
+
+    /// The same with a place where shadows' answers go, and how many of them run at the same time.
+    #[must_use]
+    pub fn with_shadows(self, parallel: usize, sink: ShadowSink) -> Self {
+        Self { shadows: Some(Shadows::new(parallel, sink)), ..self }
+    }
+
+    /// The same, and `watch` is told of every answer's end. Shadows' answers are not for it.
+    #[must_use]
+    pub fn watched_by(self, watch: Arc<dyn Watch>) -> Self {
+        Self { watch: Some(watch), ..self }
     }
 
     /// Who answers.
@@ -51,34 +111,81 @@ impl Answerer {
         &self.retriever
     }
 
-    /// Name of the model.
+    /// Name of the assistant's own model.
     pub fn model_id(&self) -> &str {
-        self.model.id()
+        self.variants[0].model.id()
+    }
+
+    /// Every variant, the assistant's own first.
+    pub fn variants(&self) -> &[Variant] {
+        &self.variants
+    }
+
+    /// A variant by its name.
+    pub fn variant(&self, name: &str) -> Result<&Variant, Error> {
+        self.variants.iter().find(|variant| variant.name == name).ok_or_else(|| Error::NoVariant {
+            name: name.to_owned(),
+            known: self.variants.iter().map(|variant| variant.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// What answers now.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets something else answer from the next question on; answers that have begun are not touched. An error where it names a variant that there is not.
+    pub fn switch(&self, live: Live) -> Result<(), Error> {
+        let named = live.canary.iter().map(|canary| &canary.variant).chain(&live.shadow).chain(&live.fallbacks);
+        for name in std::iter::once(&live.variant).chain(named) {
+            self.variant(name)?;
+        }
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+        Ok(())
     }
 
     /// What an answer to this question is searched with.
     pub async fn resolved(&self, question: &Question) -> Result<Resolved, Error> {
-        evidence::resolved(question).await
+        evidence::resolved(question, &self.condenser).await
     }
 
     /// What an answer to this question is made from, and whether it is enough.
     pub async fn find(&self, question: &Question) -> Result<Found, Error> {
-        evidence::find(&self.retriever, &self.assistant.collection, question).await
+        evidence::find(&self.retriever, &self.assistant.collection, question, &self.condenser).await
     }
 
-    /// The prompt for this question with `snippets`, best first: the contract, tokenizer and budget of an answer.
+    /// The prompt of the assistant's own variant for this question with `snippets`, best first: the contract, tokenizer and budget of an answer.
     pub fn render(&self, question: &Question, snippets: &[Snippet]) -> Result<RenderedPrompt, Error> {
-        let (asked, history) = question.split()?;
-        let input = PromptInput { history, question: asked, snippets };
-        let tokens = self.model.tokens();
-        let taken = self.reply_reserve(&question.sampling) + question.extras.prompt_tokens(&*tokens);
-        let budget = self.model.context_tokens().saturating_sub(taken);
-        Ok(self.assistant.contract.render(&input, budget, &*tokens)?)
+        self.variants[0].render(question, snippets)
+    }
+
+    /// The same for a variant without documents.
+    pub fn render_plain(&self, question: &Question) -> Result<RenderedPrompt, Error> {
+        Variant { retrieval: false, ..self.variants[0].clone() }.render(question, &[])
     }
 
     /// Answers and waits for the end.
     pub async fn answer(&self, question: Question) -> Result<Answer, Error> {
-        let mut events = self.stream(question).await?;
+        let events = self.stream(question).await?;
+        self.whole(events).await
+    }
+
+    /// Answers piece by piece. An error here means that nothing was written yet.
+    pub async fn stream(&self, question: Question) -> Result<AnswerStream, Error> {
+        let live = self.live();
+        let key = question.conversation_key();
+        let healthy = |name: &str| self.variant(name).is_ok_and(|variant| !variant.model.is_resting());
+        let decision = route(&live, question.variant.as_deref(), &key, &healthy);
+        let span = info_span!("answer", assistant = %self.assistant.name, variant = %decision.primary, release = decision.release.as_deref());
+        let began = Instant::now();
+        let answer = self.start(&question, &decision).instrument(span).await;
+        match self.watch.clone() {
+            None => answer,
+            Some(watch) => Watched { question, decision, live, watch, began }.follow(answer),
+        }
+    }
+
+    async fn whole(&self, mut events: AnswerStream) -> Result<Answer, Error> {
         let (mut text, mut all_beside) = (String::new(), Vec::new());
         while let Some(event) = events.next().await {
             match event? {
@@ -87,72 +194,96 @@ impl Answerer {
                 AnswerEvent::Done(summary) => return Ok(Answer { text, beside: all_beside, summary: *summary }),
             }
         }
-        Err(Error::Unfinished { model: self.model.id().to_owned() })
+        Err(Error::Unfinished { model: self.model_id().to_owned() })
     }
 
-    /// Answers piece by piece. An error here means that nothing was written yet.
-    pub async fn stream(&self, question: Question) -> Result<AnswerStream, Error> {
-        let span = info_span!("answer", assistant = %self.assistant.name);
-        self.start(question).instrument(span).await
+    /// Asks the variants of a decision one after the other until one has begun to answer.
+    async fn start(&self, question: &Question, decision: &Decision) -> Result<AnswerStream, Error> {
+        let mut asked = Asked { question, decision, found: None, started: Instant::now(), failed: None };
+        let mut names = std::iter::once(&decision.primary).chain(&decision.fallbacks).peekable();
+        while let Some(name) = names.next() {
+            let error = match self.attempt(self.variant(name)?, &mut asked).await {
+                Ok(answer) => {
+                    self.shadow(question, decision);
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            if names.peek().is_none() || !may_fall_back(&error) {
+                return Err(error);
+            }
+            warn!(variant = %name, %error, "another variant answers");
+            asked.failed.get_or_insert_with(|| name.clone());
+        }
+        Err(Error::NoVariant { name: decision.primary.clone(), known: String::new() })
     }
 
-    async fn start(&self, question: Question) -> Result<AnswerStream, Error> {
-        self.model.check(&question.extras)?;
-        let started = Instant::now();
+    /// One variant's answer up to its beginning.
+    async fn attempt(&self, variant: &Variant, asked: &mut Asked<'_>) -> Result<AnswerStream, Error> {
+        variant.model.check(&asked.question.extras)?;
         let mut timings = Timings::default();
-        let span = info_span!("answer.retrieve", snippets = field::Empty, evidence = field::Empty);
-        let found = self.find(&question).instrument(span.clone()).await?;
-        span.record("snippets", found.snippets.len());
-        span.record("evidence", found.evidence.map(|evidence| evidence.score));
-        timings.retrieve_ms = milliseconds(started);
+        let nothing = Found::nothing(asked.question)?;
+        let found = if variant.retrieval {
+            let began = Instant::now();
+            if asked.found.is_none() {
+                let span = info_span!("answer.retrieve", snippets = field::Empty, evidence = field::Empty);
+                let found = self.find(asked.question).instrument(span.clone()).await?;
+                span.record("snippets", found.snippets.len());
+                span.record("evidence", found.evidence.map(|evidence| evidence.score));
+                asked.found = Some(found);
+            }
+            timings.retrieve_ms = milliseconds(began);
+            asked.found.as_ref().unwrap_or(&nothing)
+        } else {
+            &nothing
+        };
+        let mut summary = asked.summary(variant, found);
         if !found.answerable {
-            return Ok(self.abstain(found, timings, started));
+            return Ok(abstain(variant, found, summary, timings, asked.started));
         }
         let began = Instant::now();
         let span = info_span!("answer.render", prompt_tokens = field::Empty);
-        let prompt = span.in_scope(|| self.render(&question, &found.snippets))?;
+        let prompt = span.in_scope(|| variant.render(asked.question, &found.snippets))?;
         span.record("prompt_tokens", prompt.prompt_tokens);
         timings.render_ms = milliseconds(began);
-        self.write(&question, found, prompt, timings, started).await
+        summary.prompt_fingerprint = prompt.fingerprint.to_string();
+        self.write(variant, asked, prompt, summary, timings).await
     }
 
     /// Asks the model, and reads what it writes.
     async fn write(
         &self,
-        question: &Question,
-        found: Found,
+        variant: &Variant,
+        asked: &Asked<'_>,
         prompt: RenderedPrompt,
+        summary: Summary,
         timings: Timings,
-        started: Instant,
     ) -> Result<AnswerStream, Error> {
+        let question = asked.question;
         let span = info_span!(
             "answer.generate",
-            model = self.model.id(),
+            model = variant.model.id(),
             prompt_tokens = field::Empty,
             cached_tokens = field::Empty,
             completion_tokens = field::Empty
         );
-        let mut sampling = merge(&question.sampling, &self.assistant.sampling, self.room(&prompt, &question.extras));
-        if sampling.stop.is_empty() {
-            sampling.stop = self.assistant.contract.template.stops().iter().map(|stop| (*stop).to_owned()).collect();
-        }
-        let request = ChatRequest { messages: prompt.messages, sampling, extras: question.extras.after_dropping(prompt.dropped_history) };
+        let request = variant.request(question, &prompt);
         let called = Instant::now();
-        let events = self.model.chat(request).instrument(span.clone()).await?;
+        let events = variant.model.chat(request).instrument(span.clone()).await?;
         let rules = rules_for(&self.assistant.reading, &question.extras);
         // What the question says may stand in the answer, and so may what it leans on.
-        let (asked, _) = question.split()?;
-        let known = format!("{asked}\n{}", found.resolved.question);
+        let (said, _) = question.split()?;
+        let known = format!("{said}\n{}", summary.rewritten_query.as_deref().unwrap_or_default());
         let writing = Writing {
             events,
             withholds: rules.policy == CitationPolicy::Refuse,
             reader: AnswerReader::new(&known, &prompt.sources, rules),
             sources: prompt.sources,
-            summary: self.summary(&found, prompt.fingerprint.to_string()),
-            abstain: self.assistant.contract.abstain.clone(),
+            summary,
+            abstain: variant.contract.abstain.clone(),
             ready: VecDeque::new(),
             timings,
-            started,
+            started: asked.started,
             called,
             span,
             over: false,
@@ -160,21 +291,35 @@ impl Answerer {
         Ok(stream::unfold(writing, Writing::next).boxed())
     }
 
-    /// The abstain text, without asking a model.
-    fn abstain(&self, found: Found, mut timings: Timings, started: Instant) -> AnswerStream {
-        timings.total_ms = milliseconds(started);
-        let mut summary = self.summary(&found, self.assistant.contract.fingerprint().to_string());
-        summary.sources = found.snippets;
-        summary.usage = Some(TokenUsage::default());
-        summary.abstained = true;
-        summary.abstained_because = Some(AbstainReason::NoEvidence);
-        summary.timings = timings;
-        let text = self.assistant.contract.abstain.trim().to_owned();
-        stream::iter([Ok(AnswerEvent::Delta(text)), Ok(AnswerEvent::Done(Box::new(summary)))]).boxed()
+    /// Gives the shadow its copy.
+    fn shadow(&self, question: &Question, decision: &Decision) {
+        let (Some(shadows), Some(shadow)) = (&self.shadows, &decision.shadow) else { return };
+        let pinned = Question { variant: Some(shadow.clone()), ..question.clone() };
+        let said = question.messages.iter().rfind(|message| message.role == Role::User).map(|message| message.content.clone());
+        let (answerer, tenant) = (Self { watch: None, ..self.clone() }, question.tenant.clone());
+        let (primary, variant) = (decision.primary.clone(), shadow.clone());
+        let work = async move {
+            let answer = answerer.answer(pinned).await;
+            ShadowAnswer { tenant, question: said.unwrap_or_default(), primary, variant, answer }
+        };
+        shadows.run(shadow, work);
     }
+}
 
+/// A question on its way through the variants.
+struct Asked<'a> {
+    question: &'a Question,
+    decision: &'a Decision,
+    /// What was found, once for all variants.
+    found: Option<Found>,
+    started: Instant,
+    /// The first variant that failed.
+    failed: Option<String>,
+}
+
+impl Asked<'_> {
     /// What is known of an answer before it is written.
-    fn summary(&self, found: &Found, prompt_fingerprint: String) -> Summary {
+    fn summary(&self, variant: &Variant, found: &Found) -> Summary {
         Summary {
             citations: Vec::new(),
             unresolved_markers: Vec::new(),
@@ -183,8 +328,12 @@ impl Answerer {
             sources: Vec::new(),
             finish: FinishReason::Stop,
             usage: None,
-            prompt_fingerprint,
-            model: self.model.id().to_owned(),
+            variant: variant.name.clone(),
+            release: self.decision.release.clone(),
+            canary: self.decision.canary,
+            fell_back_from: self.failed.clone(),
+            prompt_fingerprint: variant.fingerprint().to_string(),
+            model: variant.model.id().to_owned(),
             abstained: false,
             abstained_because: None,
             evidence: found.evidence,
@@ -192,15 +341,21 @@ impl Answerer {
             timings: Timings::default(),
         }
     }
+}
 
-    /// Room that is kept for the answer: what was asked for, but never more than half of what the model reads.
-    fn reply_reserve(&self, sampling: &Sampling) -> usize {
-        let wanted = sampling.max_tokens.or(self.assistant.sampling.max_tokens).map_or(256, |tokens| tokens as usize);
-        wanted.min(self.model.context_tokens() / 2)
-    }
+/// Whether another variant may do better: not where the request itself is wrong.
+fn may_fall_back(error: &Error) -> bool {
+    matches!(error, Error::Model(_)) && !matches!(error.kind(), ErrorKind::InvalidRequest)
+}
 
-    fn room(&self, prompt: &RenderedPrompt, extras: &ChatExtras) -> usize {
-        let taken = prompt.prompt_tokens + extras.prompt_tokens(&*self.model.tokens());
-        self.model.context_tokens().saturating_sub(taken).max(1)
-    }
+/// The abstain text, without asking a model.
+fn abstain(variant: &Variant, found: &Found, mut summary: Summary, mut timings: Timings, started: Instant) -> AnswerStream {
+    timings.total_ms = milliseconds(started);
+    summary.sources = found.snippets.clone();
+    summary.usage = Some(TokenUsage::default());
+    summary.abstained = true;
+    summary.abstained_because = Some(AbstainReason::NoEvidence);
+    summary.timings = timings;
+    let text = variant.contract.abstain.trim().to_owned();
+    stream::iter([Ok(AnswerEvent::Delta(text)), Ok(AnswerEvent::Done(Box::new(summary)))]).boxed()
 }

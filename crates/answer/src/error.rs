@@ -15,6 +15,14 @@ pub enum Error {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] groundtone_provider::Error),
+    /// There is no such variant.
+    #[error("there is no variant `{name}`; there are {known}")]
+    NoVariant {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// The model stopped without a word of why.
     #[error("{model} ended its answer without finishing it")]
     Unfinished {
@@ -30,6 +38,7 @@ impl Error {
             Self::Conversation(_) | Self::Prompt(_) => ErrorKind::InvalidRequest,
             Self::Retrieval(error) => error.kind(),
             Self::Model(error) => error.kind(),
+            Self::NoVariant { .. } => ErrorKind::NotFound,
             Self::Unfinished { .. } => ErrorKind::Unavailable,
         }
     }

@@ -1,8 +1,9 @@
 //! What a question is answered from: the follow-up resolved, the collections searched, the gate asked.
 
 use crate::{Error, EvidenceScore, Question};
-use groundtone_retrieval::{Basis, CondenseLimits, Request, Resolved, Retriever, Verdict, is_pleasantry, resolve};
+use groundtone_retrieval::{Basis, Condense, CondenseLimits, Request, Resolved, Retriever, Verdict, is_pleasantry, resolve};
 use groundtone_types::{Collection, ErrorKind, Snippet};
+use std::sync::Arc;
 
 /// What was found for a question.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,24 +19,43 @@ pub struct Found {
 }
 
 impl Found {
+    /// Where nothing is looked up.
+    pub(crate) fn nothing(question: &Question) -> Result<Self, Error> {
+        let (asked, _) = question.split()?;
+        let resolved = Resolved { question: asked.to_owned(), basis: Basis::Asked };
+        Ok(Self { resolved, snippets: Vec::new(), evidence: None, answerable: true })
+    }
+
     /// What was searched for, where it is not what was asked.
     pub fn rewritten(&self) -> Option<String> {
         (self.resolved.basis != Basis::Asked).then(|| self.resolved.question.clone())
     }
 }
 
+/// A model for follow-ups where the rules are unsure, and what it may cost.
+pub(crate) type Condenser = Option<(Arc<dyn Condense>, CondenseLimits)>;
+
 /// What a question is searched with: itself, or what a follow-up means.
-pub(crate) async fn resolved(question: &Question) -> Result<Resolved, Error> {
+pub(crate) async fn resolved(question: &Question, condenser: &Condenser) -> Result<Resolved, Error> {
     let (asked, history) = question.split()?;
-    Ok(resolve(asked, history, None, CondenseLimits::default()).await)
+    let (model, limits) = match condenser {
+        Some((model, limits)) => (Some(&**model), *limits),
+        None => (None, CondenseLimits::default()),
+    };
+    Ok(resolve(asked, history, model, limits).await)
 }
 
 /// The best snippets of all the collections that the question names, and whether they are worth an answer.
 ///
 /// The gate does not apply where something else than documents may hold the answer: tools, a picture, a tool's answer; where the client wants a format of its own,
 /// because the abstain text has none; and to pleasantries, which are no questions.
-pub(crate) async fn find(retriever: &Retriever, own: &Collection, question: &Question) -> Result<Found, Error> {
-    let resolved = resolved(question).await?;
+pub(crate) async fn find(
+    retriever: &Retriever,
+    own: &Collection,
+    question: &Question,
+    condenser: &Condenser,
+) -> Result<Found, Error> {
+    let resolved = resolved(question, condenser).await?;
     let request = Request { top_k: question.most_snippets, ..Request::new(&resolved.question) };
     let own = std::slice::from_ref(own);
     let collections = if question.collections.is_empty() { own } else { &question.collections };

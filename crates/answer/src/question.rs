@@ -19,12 +19,31 @@ pub struct Question {
     pub collections: Vec<Collection>,
     /// How many snippets are searched for; the retriever's own number where `None`.
     pub most_snippets: Option<usize>,
+    /// The variant that the client pins; what is released where `None`.
+    pub variant: Option<String>,
+    /// What stays the same in all turns of the conversation; its first question where `None`. Decides which conversations a canary gets.
+    pub conversation: Option<String>,
 }
 
 impl Question {
     /// A question with the assistant's own sampling and collection.
     pub fn new(tenant: Tenant, messages: Vec<PromptMessage>) -> Self {
-        Self { tenant, messages, sampling: Sampling::default(), extras: Arc::default(), collections: Vec::new(), most_snippets: None }
+        Self {
+            tenant,
+            messages,
+            sampling: Sampling::default(),
+            extras: Arc::default(),
+            collections: Vec::new(),
+            most_snippets: None,
+            variant: None,
+            conversation: None,
+        }
+    }
+
+    /// What stays the same from turn to turn, of this tenant.
+    pub(crate) fn conversation_key(&self) -> String {
+        let first = || self.messages.iter().find(|message| message.role == Role::User).map(|message| message.content.clone());
+        format!("{}\n{}", self.tenant, self.conversation.clone().or_else(first).unwrap_or_default())
     }
 
     /// The question itself, and the conversation before it.

@@ -92,6 +92,17 @@ pub struct Summary {
     pub finish: FinishReason,
     /// Tokens; `None` where the model server did not say.
     pub usage: Option<TokenUsage>,
+    /// The variant that answered.
+    pub variant: String,
+    /// The release that it answered for; `None` for a pinned variant, and before anything was released.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Whether that release is on trial.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
+    /// The variant that should have answered and failed before its first token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fell_back_from: Option<String>,
     /// The prompt's fingerprint.
     pub prompt_fingerprint: String,
     /// The model that wrote it.

@@ -3,13 +3,13 @@
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use groundtone_answer::{AbstainReason, Answer, AnswerEvent, Answerer, Assistant, Question};
+use groundtone_answer::{AbstainReason, Answer, AnswerEvent, Answerer, Assistant, Ended, Live, Question, Variant, Watch};
 use groundtone_index::{CollectionSpec, MemoryIndex, Point, SparseEmbedder, VectorIndex, WordHashSparse};
 use groundtone_prompt::{
     CitationPolicy, CitationStatus, CountTokens, LinkRule, OpenAiTokens, PromptContract, PromptMessage, ReadingRules, Role, TemplateVersion,
 };
 use groundtone_provider::{CallLimits, ChatExtras, ChatModel, EmbedFor, Embedder, Endpoint, Error as ProviderError, OpenAiChat};
-use groundtone_retrieval::{Gate, Mode, Retriever, Settings};
+use groundtone_retrieval::{Basis, CondenseLimits, Gate, Mode, Retriever, Settings};
 use groundtone_testkit::{Reply, ScriptedServer};
 use groundtone_types::{Chunk, Collection, DocumentId, Span, Tenant};
 use proptest::prelude::*;
@@ -206,6 +206,81 @@ async fn links_to_unknown_hosts_lose_their_address_unless_the_client_wants_a_for
     assert_eq!(says(&[text], policy(CitationPolicy::Remove), with(asks(&[RETURNS]), tools)).await.summary.links_removed, 1);
     let formatted = json!({"response_format": {"type": "json_schema"}});
     assert_eq!(says(&[text], policy(CitationPolicy::Refuse), with(asks(&[RETURNS]), formatted)).await.text, text);
+}
+
+/// A shop whose own model is ill, with a variant without documents and one that is well.
+async fn shop_of_variants(replies: Vec<Reply>) -> (Shop, ScriptedServer) {
+    let (shop, other) = (shop(&["own [1]"], policy(CitationPolicy::Report)).await, ScriptedServer::start(replies).await);
+    let limit = Duration::from_secs(5);
+    let model = |server: &ScriptedServer| -> Arc<dyn ChatModel> {
+        Arc::new(OpenAiChat::new(Endpoint::new(&server.base_url, None, limit, limit, limit).unwrap(), "other", 4000))
+    };
+    let own = shop.answerer.assistant().contract.clone();
+    let variant = |name: &str, retrieval, model| {
+        let contract = PromptContract { system: format!("You are {name}."), ..own.clone() };
+        Variant { name: name.into(), retrieval, contract, model, sampling: Default::default() }
+    };
+    let variants = vec![variant("ill", true, model(&other)), variant("prompted", false, model(&shop.upstream))];
+    (Shop { answerer: shop.answerer.with_variants(variants), upstream: shop.upstream }, other)
+}
+
+#[tokio::test]
+async fn a_variant_answers_with_its_own_prompt_and_another_one_covers_for_it() {
+    let refused = Reply::Raw(400, "application/json", json!({"error": {"message": "no"}}).to_string());
+    let (shop, ill) = shop_of_variants(vec![Reply::Raw(500, "text/plain", "broken".into()), refused]).await;
+    let (sink, mut shadows) = tokio::sync::mpsc::unbounded_channel();
+    let told: Arc<Told> = Arc::default();
+    let answerer = shop.answerer.with_shadows(1, Arc::new(move |answer| sink.send(answer).unwrap())).watched_by(told.clone());
+    let pinned = |name: &str| Question { variant: Some(name.into()), ..asks(&[RETURNS]) };
+    let prompted = answerer.answer(pinned("prompted")).await.unwrap();
+    assert_eq!((prompted.summary.variant.as_str(), prompted.summary.sources.len(), prompted.summary.evidence), ("prompted", 0, None));
+    assert_eq!(
+        shop.upstream.requests().pop().unwrap()["messages"],
+        json!([{"role": "system", "content": "You are prompted."}, {"role": "user", "content": RETURNS}])
+    );
+    assert_ne!(prompted.summary.prompt_fingerprint, answerer.answer(pinned("rag")).await.unwrap().summary.prompt_fingerprint);
+    assert!(answerer.answer(pinned("nobody")).await.unwrap_err().to_string().ends_with("there are rag, ill, prompted"));
+    let live = Live { variant: "ill".into(), fallbacks: vec!["rag".into()], shadow: Some("prompted".into()), ..Live::default() };
+    assert!(answerer.switch(Live { variant: "nobody".into(), ..live.clone() }).is_err() && answerer.live().variant == "rag");
+    answerer.switch(live).unwrap();
+    let covered = answerer.answer(asks(&[RETURNS])).await.unwrap();
+    assert_eq!((covered.summary.variant.as_str(), covered.summary.fell_back_from.as_deref()), ("rag", Some("ill")));
+    let shadow = shadows.recv().await.unwrap();
+    assert_eq!((shadow.variant.as_str(), shadow.question.as_str()), ("prompted", RETURNS));
+    assert_eq!(shadow.answer.unwrap().text, "own [1]");
+    // A request that is wrong is wrong for all.
+    answerer.answer(asks(&[RETURNS])).await.unwrap_err();
+    assert_eq!(ill.requests().len(), 2);
+    let told = told.0.lock().unwrap().clone();
+    assert_eq!(told, ["prompted: own [1]", "rag: own [1]", "nobody failed", "rag: own [1]", "ill failed"]);
+}
+
+/// How answers ended, one line each.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<String>>);
+
+impl Watch for Told {
+    fn ended(&self, ended: &Ended<'_>) {
+        let line = match &ended.outcome {
+            Ok((text, summary)) => format!("{}: {text}", summary.variant),
+            Err(_) => format!("{} failed", ended.decision.primary),
+        };
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+#[tokio::test]
+async fn a_model_is_asked_once_what_a_follow_up_means_where_the_rules_are_unsure() {
+    let shop = shop(&["What does postage to Norway cost?"], policy(CitationPolicy::Report)).await;
+    let answerer = shop.answerer.condensing(CondenseLimits::default());
+    let unsure = asks(&["What does postage to Switzerland cost?", "9 euro.", "Does it cover heavy parcels towards Norway?"]);
+    let found = answerer.find(&unsure).await.unwrap();
+    let asked = shop.upstream.requests();
+    assert_eq!((asked.len(), found.resolved.basis), (1, Basis::Model));
+    assert_eq!((found.resolved.question.as_str(), &asked[0]["temperature"]), ("What does postage to Norway cost?", &json!(0.0)));
+    assert!(asked[0]["messages"][1]["content"].as_str().unwrap().ends_with("Last question: Does it cover heavy parcels towards Norway?"));
+    answerer.find(&asks(&[RETURNS])).await.unwrap();
+    assert_eq!(shop.upstream.requests().len(), 1, "a question that stands for itself asks no model");
 }
 
 /// Everything that a client is told of an answer, but for the times.

@@ -92,6 +92,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     retrieval(&config.retrieval)?;
     reranker(&config.reranker)?;
     gate(&config.gate)?;
+    variants(config)?;
     hosts("citations.link_hosts", &config.citations.link_hosts)?;
     between("assistant.context_tokens", config.assistant.context_tokens, 0, config.chat.context_tokens)?;
     between("server.max_body_bytes", config.server.max_body_bytes, 1_024, 1_000_000_000)?;
@@ -124,6 +125,7 @@ fn retrieval(retrieval: &Retrieval) -> Result<(), Problem> {
     between("retrieval.recency_half_life_days", retrieval.recency_half_life_days, 0.01, 100_000.0)?;
     between("retrieval.recency_weight", retrieval.recency_weight, 0.0, 1.0)?;
     between("retrieval.mmr_lambda", retrieval.mmr_lambda, 0.0, 1.0)?;
+    between("retrieval.condense_timeout_seconds", retrieval.condense_timeout_seconds, 1, 60)?;
     if let Some(at) = retrieval.trust_weights().position(|entry| entry.is_none()) {
         return Err((
             "retrieval.trust",
@@ -156,6 +158,43 @@ fn gate(gate: &Gate) -> Result<(), Problem> {
         ("gate.coverage", gate.coverage),
     ];
     weights.into_iter().try_for_each(|(key, weight)| between(key, weight, -1e6, 1e6))
+}
+
+fn variants(config: &Config) -> Result<(), Problem> {
+    for (name, variant) in &config.variants {
+        let good = !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !good {
+            return Err(("variants", format!("`{name}` is no name of a variant: at most 64 small letters, digits and `-`")));
+        }
+        if variant.prompt_file.is_some() && variant.system.is_some() {
+            return Err(("variants", format!("`{name}` has both `prompt_file` and `system`; give one")));
+        }
+        if let Some(chat) = variant.chat(&config.chat) {
+            let wrong = |what: &str| Err(("variants", format!("`{name}`: {what}")));
+            if chat.kind == Engine::Openai && chat.url.is_empty() {
+                return wrong("`kind = \"openai\"` needs the server's base URL");
+            }
+            if web_address("variants", &chat.url).is_err() {
+                return wrong("`url` must begin with http:// or https://");
+            }
+            if !(256..=10_000_000).contains(&chat.context_tokens) || chat.max_tokens > chat.context_tokens / 2 {
+                return wrong("`context_tokens` must be at least 256, and twice `chat.max_tokens`");
+            }
+        }
+    }
+    let known = |name: &String| name == "rag" || config.variants.contains_key(name);
+    let release = &config.release;
+    let no_variant = |key, name: &str| Err((key, format!("there is no variant `{name}`; add [variants.{name}]")));
+    if !known(&release.variant) {
+        return no_variant("release.variant", &release.variant);
+    }
+    if let Some(name) = release.fallbacks.iter().find(|name| !known(name)) {
+        return no_variant("release.fallbacks", name);
+    }
+    if !release.shadow.is_empty() && !known(&release.shadow) {
+        return no_variant("release.shadow", &release.shadow);
+    }
+    between("release.shadow_parallel", release.shadow_parallel, 1, 1_000)
 }
 
 fn hosts(key: &'static str, hosts: &[String]) -> Result<(), Problem> {

@@ -1,9 +1,12 @@
 //! Which keys there are, from the defaults themselves.
 
+use crate::settings::Variant;
 use crate::{DEFAULTS, Error};
 use figment::value::Value;
 
 const PREFIX: &str = "GROUNDTONE_";
+/// The section whose keys are names that the operator gives.
+const VARIANTS: &str = "variants";
 /// Variables of our own that are no settings: the file's path, and what tests use.
 const OTHER_VARIABLES: &[&str] = &["GROUNDTONE_CONFIG", "GROUNDTONE_CACHE"];
 const TEST_PREFIX: &str = "GROUNDTONE_TEST_";
@@ -38,6 +41,10 @@ impl KnownKeys {
                 let nearest = inside.cloned().unwrap_or_else(|| nearest(name, self.defaults.keys().map(String::as_str)));
                 return Err(Error::UnknownKey { key: name.clone(), origin: origin.to_owned(), nearest });
             };
+            if name == VARIANTS {
+                check_variants(value, origin)?;
+                continue;
+            }
             let keys = value.as_table().into_iter().flat_map(toml::Table::keys);
             if let Some(unknown) = keys.into_iter().find(|key| !section.contains_key(*key)) {
                 let key = format!("{name}.{unknown}");
@@ -88,6 +95,19 @@ impl KnownKeys {
             }
         }
     }
+}
+
+/// Each variant is a section below `variants`, with keys of its own.
+fn check_variants(value: &toml::Value, origin: &str) -> Result<(), Error> {
+    for (name, variant) in value.as_table().into_iter().flatten() {
+        let wrong = |reason: &str| Error::Value { key: format!("{VARIANTS}.{name}"), origin: origin.to_owned(), reason: reason.to_owned() };
+        let Some(keys) = variant.as_table() else { return Err(wrong("is a section of its own: [variants.NAME]")) };
+        if let Some(unknown) = keys.keys().find(|key| !Variant::KEYS.contains(&key.as_str())) {
+            let nearest = format!("{VARIANTS}.{name}.{}", nearest(unknown, Variant::KEYS.into_iter()));
+            return Err(Error::UnknownKey { key: format!("{VARIANTS}.{name}.{unknown}"), origin: origin.to_owned(), nearest });
+        }
+    }
+    Ok(())
 }
 
 fn variable_of(key: &str) -> String {

@@ -211,6 +211,19 @@ mod tests {
                 "`retrieval.trust` in groundtone.toml: `policies/=11` must be a prefix, `=` and a weight between 0 and 10: `policies/=1.5`",
             ),
             ("[reranker]\nkind = \"tei\"", "`reranker.url` in groundtone.toml: `reranker.kind` needs the server's base URL"),
+            (
+                "[variants.tuned]\nmodle = \"m\"",
+                "unknown key `variants.tuned.modle` in groundtone.toml; did you mean `variants.tuned.model`?",
+            ),
+            ("[variants]\ntuned = 3", "`variants.tuned` in groundtone.toml: is a section of its own: [variants.NAME]"),
+            (
+                "[variants.tuned]\nkind = \"openai\"",
+                "`variants` in groundtone.toml: `tuned`: `kind = \"openai\"` needs the server's base URL",
+            ),
+            (
+                "[release]\nfallbacks = [\"prompted\"]",
+                "`release.fallbacks` in groundtone.toml: there is no variant `prompted`; add [variants.prompted]",
+            ),
             ("[store]\nurl = \"localhost:6334\"", "`store.url` in groundtone.toml: must begin with http:// or https://"),
         ];
         for (text, sentence) in cases {
@@ -257,6 +270,16 @@ mod tests {
         );
         let flagged = merge(None, &[("GROUNDTONE_SERVER_PORT".into(), "1".into())], &[("server.port", "2".to_owned())]).unwrap();
         assert_eq!(flagged.server.port, 2);
+    }
+
+    #[test]
+    fn a_variant_takes_over_what_it_does_not_say() {
+        let text = "[chat]\npath = \"own.gguf\"\nmax_tokens = 99\n[variants.prompted]\nsystem = \"Be kind.\"\n[variants.tuned-rag]\nmodel = \"ft:1\"\nurl = \"http://m\"\nkind = \"openai\"\n";
+        let config = file(text).unwrap();
+        let (prompted, tuned) = (&config.variants["prompted"], &config.variants["tuned-rag"]);
+        assert_eq!((prompted.looks_up("prompted"), tuned.looks_up("tuned-rag"), prompted.chat(&config.chat).is_none()), (false, true, true));
+        let chat = tuned.chat(&config.chat).unwrap();
+        assert_eq!((chat.model.as_str(), chat.max_tokens, chat.path.as_os_str().is_empty()), ("ft:1", 99, true));
     }
 
     #[test]

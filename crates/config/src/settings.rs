@@ -3,6 +3,7 @@
 
 use groundtone_types::Collection;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Everything.
@@ -19,6 +20,8 @@ pub struct Config {
     pub retrieval: Retrieval,
     pub reranker: Reranker,
     pub gate: Gate,
+    pub variants: BTreeMap<String, Variant>,
+    pub release: Release,
     pub citations: Citations,
     pub assistant: Assistant,
     pub server: Server,
@@ -218,6 +221,8 @@ pub struct Retrieval {
     pub trust: Vec<String>,
     pub mmr_lambda: f32,
     pub merge_neighbours: bool,
+    pub condense: bool,
+    pub condense_timeout_seconds: u64,
 }
 
 impl Retrieval {
@@ -253,6 +258,59 @@ pub struct Gate {
     pub bm25: f64,
     pub margin: f64,
     pub coverage: f64,
+}
+
+/// A way to answer; what is not given is that of the assistant and the chat model.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Variant {
+    pub retrieval: Option<bool>,
+    pub prompt_file: Option<PathBuf>,
+    pub system: Option<String>,
+    pub kind: Option<Engine>,
+    pub model: Option<String>,
+    pub path: Option<PathBuf>,
+    pub url: Option<String>,
+    pub api_key_env: Option<String>,
+    pub context_tokens: Option<u32>,
+}
+
+impl Variant {
+    /// Its keys.
+    pub(crate) const KEYS: [&str; 9] =
+        ["retrieval", "prompt_file", "system", "kind", "model", "path", "url", "api_key_env", "context_tokens"];
+
+    /// Whether it looks documents up; `name` is its own.
+    pub fn looks_up(&self, name: &str) -> bool {
+        self.retrieval.unwrap_or(!matches!(name, "prompted" | "tuned"))
+    }
+
+    /// The chat model that writes its answers; `None` where it is the assistant's own.
+    pub fn chat(&self, own: &Chat) -> Option<Chat> {
+        let named = self.kind.is_some() || self.model.is_some() || self.path.is_some() || self.url.is_some() || self.context_tokens.is_some();
+        named.then(|| {
+            let own = own.clone();
+            Chat {
+                kind: self.kind.unwrap_or(own.kind),
+                // A model that is named is not the file that the own one comes from.
+                path: self.path.clone().unwrap_or(if self.model.is_some() { PathBuf::new() } else { own.path }),
+                model: self.model.clone().unwrap_or(own.model),
+                url: self.url.clone().unwrap_or(own.url),
+                api_key_env: self.api_key_env.clone().unwrap_or(own.api_key_env),
+                context_tokens: self.context_tokens.unwrap_or(own.context_tokens),
+                ..own
+            }
+        })
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    pub variant: String,
+    pub fallbacks: Vec<String>,
+    pub shadow: String,
+    pub shadow_parallel: usize,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -63,6 +63,15 @@ pub struct PromptContract {
 pub struct Fingerprint(String);
 
 impl Fingerprint {
+    fn of<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut digest = Sha256::new();
+        for part in parts {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part.as_bytes());
+        }
+        Self(hex::encode(digest.finalize()))
+    }
+
     /// 64 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -77,14 +86,15 @@ impl fmt::Display for Fingerprint {
 
 /// Changed whenever the packing rules in `render.rs` change.
 const PACKING_RULES: &str = "packing-1";
+/// The same for prompts without sources.
+const PLAIN_RULES: &str = "plain-1";
 
 impl PromptContract {
     /// Two contracts have the same fingerprint exactly when they render the same bytes for the same input.
     pub fn fingerprint(&self) -> Fingerprint {
         let templates = self.template.templates();
-        let mut digest = Sha256::new();
         let budget = self.context_tokens.to_string();
-        for part in [
+        Fingerprint::of([
             templates.system,
             templates.user,
             templates.source,
@@ -95,11 +105,12 @@ impl PromptContract {
             &self.abstain,
             &budget,
             &self.tokenizer,
-        ] {
-            digest.update((part.len() as u64).to_le_bytes());
-            digest.update(part.as_bytes());
-        }
-        Fingerprint(hex::encode(digest.finalize()))
+        ])
+    }
+
+    /// The same for [`Self::render_plain`], whose bytes depend on the brand's own text only.
+    pub fn plain_fingerprint(&self) -> Fingerprint {
+        Fingerprint::of([PLAIN_RULES, self.system.trim()])
     }
 }
 
@@ -125,6 +136,9 @@ mod tests {
         for other in changed {
             assert_ne!(contract.fingerprint(), other.fingerprint(), "{other:?}");
         }
+        assert_ne!(contract.fingerprint(), contract.plain_fingerprint());
+        assert_ne!(contract.plain_fingerprint(), PromptContract { system: "b".into(), ..contract.clone() }.plain_fingerprint());
+        assert_eq!(contract.plain_fingerprint(), PromptContract { abstain: "c".into(), ..contract.clone() }.plain_fingerprint());
         // A change of a template file is a new version, not an edit: models were trained on these bytes.
         insta::assert_snapshot!(contract.fingerprint(), @"1c6d8c946c413cf1a413c31c878372620c0dd24ba30893aa966a9928b50e3ec4");
     }

@@ -8,6 +8,7 @@
 
 mod citations;
 mod cite;
+mod condense;
 mod contract;
 mod links;
 mod marker;
@@ -22,6 +23,7 @@ mod tokens;
 
 pub use citations::{Basis, Citation, CitationReport, CitationStatus, RemovedCitation, read_citations};
 pub use cite::{Quote, quote_then_answer, strip_citations, write_citations};
+pub use condense::condense_prompt;
 pub use contract::{Fingerprint, PromptContract, TemplateVersion};
 pub use links::LinkRule;
 pub use message::{PromptMessage, Role};

@@ -100,6 +100,17 @@ fn with_client_text(mut text: String, history: &[PromptMessage]) -> String {
     text
 }
 
+/// The newest turns of a history that fit into `room`, how many older ones do not, and the room that is left.
+fn newest(history: &[PromptMessage], room: usize, cost: &dyn Fn(&str) -> usize) -> (Vec<PromptMessage>, usize, usize) {
+    let turns: Vec<&PromptMessage> = history.iter().filter(|message| message.role != Role::System).collect();
+    let (mut left, mut kept) = (room, turns.len());
+    while kept > 0 && cost(&turns[kept - 1].content) <= left {
+        left -= cost(&turns[kept - 1].content);
+        kept -= 1;
+    }
+    (turns[kept..].iter().map(|turn| (*turn).clone()).collect(), kept, left)
+}
+
 impl PromptContract {
     /// Renders the messages for one question.
     ///
@@ -116,29 +127,39 @@ impl PromptContract {
             return Err(Error::DoesNotFit { needed, budget });
         }
         let (sources, blocks, dropped, source_tokens) = self.pack(input.snippets, budget - needed, tokens);
-        let turns: Vec<&PromptMessage> = input.history.iter().filter(|message| message.role != Role::System).collect();
-        let mut left = budget - needed - source_tokens;
-        let mut kept = turns.len();
-        while kept > 0 && cost(&turns[kept - 1].content) <= left {
-            left -= cost(&turns[kept - 1].content);
-            kept -= 1;
-        }
+        let (turns, dropped_history, left) = newest(input.history, budget - needed - source_tokens, &cost);
         let mut messages = vec![PromptMessage::new(Role::System, system)];
         messages.push(PromptMessage::new(Role::User, example[0]));
         messages.push(PromptMessage::new(Role::Assistant, example[1]));
-        messages.extend(turns[kept..].iter().map(|turn| (*turn).clone()));
+        messages.extend(turns);
         messages.push(PromptMessage::new(Role::User, self.user_text(&blocks, input.question)));
         let prompt_tokens = budget - left;
-        Ok(RenderedPrompt { messages, sources, dropped, dropped_history: kept, fingerprint: self.fingerprint(), prompt_tokens })
+        Ok(RenderedPrompt { messages, sources, dropped, dropped_history, fingerprint: self.fingerprint(), prompt_tokens })
     }
 
     /// The messages of one question where nothing was retrieved and nothing is to be: the brand's text, the conversation and the question as it is,
-    /// without sources and without the worked example. What a model is asked that was tuned for form alone.
-    pub fn render_plain(&self, history: &[PromptMessage], question: &str) -> Vec<PromptMessage> {
-        let mut messages = vec![PromptMessage::new(Role::System, with_client_text(self.system.trim().to_owned(), history))];
-        messages.extend(history.iter().filter(|message| message.role != Role::System).cloned());
+    /// without sources and without the worked example. What a model is asked that was tuned for form alone, and one with a long prompt.
+    ///
+    /// `budget` and `tokens` are those of [`Self::render`]: of the history as much is kept as fits, newest first.
+    pub fn render_plain(
+        &self,
+        history: &[PromptMessage],
+        question: &str,
+        budget: usize,
+        tokens: &dyn CountTokens,
+    ) -> Result<RenderedPrompt, Error> {
+        let cost = |text: &str| tokens.count(text) + TOKENS_PER_MESSAGE;
+        let system = with_client_text(self.system.trim().to_owned(), history);
+        let needed = cost(&system) + cost(question);
+        if needed > budget {
+            return Err(Error::DoesNotFit { needed, budget });
+        }
+        let (turns, dropped_history, left) = newest(history, budget - needed, &cost);
+        let mut messages = vec![PromptMessage::new(Role::System, system)];
+        messages.extend(turns);
         messages.push(PromptMessage::new(Role::User, question));
-        messages
+        let fingerprint = self.plain_fingerprint();
+        Ok(RenderedPrompt { messages, sources: Vec::new(), dropped: Vec::new(), dropped_history, fingerprint, prompt_tokens: budget - left })
     }
 
     fn system_text(&self, history: &[PromptMessage]) -> String {
@@ -303,8 +324,9 @@ pub(crate) mod tests {
             PromptMessage::new(Role::User, "Hi"),
             PromptMessage::new(Role::Assistant, "Hello."),
         ];
-        let text: Vec<String> =
-            contract(700).render_plain(&history, "How long?").iter().map(|m| format!("<{}> {}", m.role.as_str(), m.content)).collect();
+        let tokens = OpenAiTokens::for_model("gpt-4o");
+        let rendered = contract(700).render_plain(&history, "How long?", 100, &*tokens).unwrap();
+        let text: Vec<String> = rendered.messages.iter().map(|m| format!("<{}> {}", m.role.as_str(), m.content)).collect();
         insta::assert_snapshot!(text.join("\n"), @r"
         <system> You answer for Acme.
 
@@ -313,6 +335,11 @@ pub(crate) mod tests {
         <assistant> Hello.
         <user> How long?
         ");
+        assert_eq!((rendered.fingerprint, rendered.dropped_history), (contract(5).plain_fingerprint(), 0));
+        // The oldest turn goes first; text and question stay.
+        let short = contract(700).render_plain(&history, "How long?", rendered.prompt_tokens - 1, &*tokens).unwrap();
+        assert_eq!((short.messages.len(), short.messages[1].content.as_str(), short.dropped_history), (3, "Hello.", 1));
+        assert!(contract(700).render_plain(&history, "How long?", 10, &*tokens).is_err());
     }
 
     #[test]

@@ -46,6 +46,15 @@ impl Breaker {
         }
     }
 
+    /// Whether nothing passes now. A request that is let through to try finds out by itself.
+    pub(crate) fn is_resting(&self, now: Instant) -> bool {
+        match self.state {
+            State::Closed(_) => false,
+            State::Open(until) => now < until,
+            State::Trying => true,
+        }
+    }
+
     /// The answer has begun: if this was the one that tries, others may follow.
     pub(crate) fn began(&mut self) {
         if self.state == State::Trying {

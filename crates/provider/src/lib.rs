@@ -174,6 +174,10 @@ pub trait ChatModel: Send + Sync {
     fn check(&self, _extras: &ChatExtras) -> Result<(), Error> {
         Ok(())
     }
+    /// Whether it has failed so often that nothing is sent to it now.
+    fn is_resting(&self) -> bool {
+        false
+    }
     /// Starts an answer. An error here means that nothing was written; [`Error::Overloaded`] means that the queue is full.
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream, Error>;
 }

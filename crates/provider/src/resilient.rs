@@ -168,6 +168,10 @@ impl ChatModel for Resilient {
         self.model.check(extras)
     }
 
+    fn is_resting(&self) -> bool {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_resting(Instant::now())
+    }
+
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream, Error> {
         let deadline = tokio::time::Instant::now() + self.settings.total;
         let begin = async {

@@ -198,8 +198,9 @@ impl Builder {
         mut rng: SplitMix64,
     ) -> Result<Result<(RowRecord, Row), String>, Error> {
         if wanted == RowKind::Plain {
-            let messages = self.answerer.assistant().contract.render_plain(&example.history, &example.question);
-            return Ok(Ok(self.finish(controls, example, Plan::new(wanted, Vec::new()), messages, Vec::new())));
+            let failed = |source| Error::Example { line: 0, example: example.id.clone(), source };
+            let rendered = self.answerer.render_plain(&self.question(example)).map_err(failed)?;
+            return Ok(Ok(self.finish(controls, example, Plan::new(wanted, Vec::new()), rendered.messages, Vec::new())));
         }
         let (plan, mut snippets) = match self.ground(controls, example, wanted).await? {
             Ok(grounded) => grounded,

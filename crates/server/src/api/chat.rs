@@ -1,13 +1,13 @@
 use crate::access::Caller;
 use crate::api::beside::Gathered;
 use crate::api::conversation::question;
-use crate::api::models::unknown;
+use crate::api::models::Addressed;
 use crate::api::wire::{annotations, extension, finish_reason, unix_now, usage};
 use crate::error::{ApiError, ApiJson};
 use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
@@ -31,11 +31,10 @@ const MOST_CHOICES: u32 = 16;
 pub(crate) async fn create(
     State(state): State<Arc<AppState>>,
     caller: Caller,
+    headers: HeaderMap,
     ApiJson(request): ApiJson<ChatCompletionRequest>,
 ) -> Result<Response, ApiError> {
-    if request.model != state.answerer.assistant().name {
-        return Err(unknown(&state, &request.model));
-    }
+    let addressed = Addressed::read(&state, &request.model, &headers)?;
     let streamed = request.stream.unwrap_or(false);
     let include_usage = request.stream_options.is_some_and(|options| options.include_usage);
     let head = Head {
@@ -49,7 +48,7 @@ pub(crate) async fn create(
     if !(1..=MOST_CHOICES).contains(&count) {
         return Err(ApiError::invalid("n", format!("`n` must be between 1 and {MOST_CHOICES}")));
     }
-    let questions = choices(&question(&caller.tenant, request)?, count);
+    let questions = choices(&addressed.to(question(&caller.tenant, request)?), count);
     if streamed {
         let begin = try_join_all(questions.into_iter().map(|question| state.answerer.stream(question)));
         let answers = tokio::time::timeout_at(deadline, begin).await.map_err(|_| too_late(&state))??;

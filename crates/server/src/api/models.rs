@@ -2,16 +2,58 @@ use crate::error::ApiError;
 use crate::state::AppState;
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use groundtone_answer::Question;
 use groundtone_openai_api::{Model, ModelList};
 use std::sync::Arc;
 
+/// Pins a variant where the model's name does not.
+const VARIANT_HEADER: &str = "x-groundtone-variant";
+/// Says what stays the same in all turns of a conversation.
+const CONVERSATION_HEADER: &str = "x-groundtone-conversation";
+/// Longest value of either, in bytes.
+const HEADER_BYTES: usize = 256;
+
 fn models(state: &AppState) -> Vec<Model> {
-    let ids = [state.answerer.assistant().name.as_str(), state.embedder.id()];
-    ids.map(|id| Model { id: id.to_owned(), object: "model".to_owned(), created: state.started_at, owned_by: "groundtone".to_owned() })
-        .to_vec()
+    let name = &state.answerer.assistant().name;
+    let variants = state.answerer.variants().iter().map(|variant| format!("{name}:{}", variant.name));
+    let ids = std::iter::once(name.clone()).chain(variants).chain([state.embedder.id().to_owned()]);
+    ids.map(|id| Model { id, object: "model".to_owned(), created: state.started_at, owned_by: "groundtone".to_owned() }).collect()
 }
 
-/// The assistant and the embedder.
+/// Who a request asks: the assistant follows its release, `ASSISTANT:VARIANT` and a header pin a variant. The name wins.
+#[derive(Debug)]
+pub(crate) struct Addressed {
+    variant: Option<String>,
+    conversation: Option<String>,
+}
+
+impl Addressed {
+    pub(crate) fn read(state: &AppState, model: &str, headers: &HeaderMap) -> Result<Self, ApiError> {
+        let header = |name: &str| match headers.get(name).map(|value| value.to_str()) {
+            None => Ok(None),
+            Some(Ok(value)) if (1..=HEADER_BYTES).contains(&value.trim().len()) => Ok(Some(value.trim().to_owned())),
+            Some(_) => Err(ApiError::invalid(name, format!("`{name}` must be 1 to {HEADER_BYTES} bytes of text"))),
+        };
+        let own = state.answerer.assistant().name.as_str();
+        let variant = match model.strip_prefix(own).map(|rest| rest.strip_prefix(':').ok_or(rest)) {
+            Some(Ok(variant)) if state.answerer.variant(variant).is_ok() => Some(variant.to_owned()),
+            Some(Err("")) => header(VARIANT_HEADER)?,
+            _ => return Err(unknown(state, model)),
+        };
+        if let Some(variant) = &variant {
+            state.answerer.variant(variant).map_err(|error| ApiError::invalid(VARIANT_HEADER, error.to_string()))?;
+        }
+        Ok(Self { variant, conversation: header(CONVERSATION_HEADER)? })
+    }
+
+    /// The same question, addressed.
+    pub(crate) fn to(self, question: Question) -> Question {
+        Question { variant: self.variant, conversation: self.conversation, ..question }
+    }
+}
+
+/// The assistant, its variants, and the embedder.
 pub(crate) async fn list(State(state): State<Arc<AppState>>) -> Json<ModelList> {
     Json(ModelList { object: "list".to_owned(), data: models(&state) })
 }

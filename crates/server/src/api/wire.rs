@@ -43,6 +43,7 @@ pub(crate) fn extension(summary: &Summary) -> Value {
         .collect();
     let mut object = json!({
         "model": summary.model,
+        "variant": summary.variant,
         "prompt_fingerprint": summary.prompt_fingerprint,
         "abstained": summary.abstained,
         "citations": summary.citations,
@@ -55,6 +56,13 @@ pub(crate) fn extension(summary: &Summary) -> Value {
     // Only where there is something to say.
     if let Some(because) = summary.abstained_because {
         object["abstained_because"] = json!(because);
+    }
+    if let Some(release) = &summary.release {
+        object["release"] = json!(release);
+        object["canary"] = json!(summary.canary);
+    }
+    if let Some(failed) = &summary.fell_back_from {
+        object["fell_back_from"] = json!(failed);
     }
     if let Some(evidence) = summary.evidence {
         object["evidence"] = json!(evidence);

@@ -11,12 +11,12 @@ use crate::access::Caller;
 use crate::api::beside::Gathered;
 use crate::api::chat::{KEEP_ALIVE, too_late};
 use crate::api::conversation::question;
-use crate::api::models::unknown;
+use crate::api::models::Addressed;
 use crate::error::{ApiError, ApiJson};
 use crate::state::AppState;
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use events::EventWriter;
@@ -36,11 +36,10 @@ use tokio::time::Instant;
 pub(crate) async fn create(
     State(state): State<Arc<AppState>>,
     caller: Caller,
+    headers: HeaderMap,
     ApiJson(request): ApiJson<ResponseRequest>,
 ) -> Result<Response, ApiError> {
-    if request.model != state.answerer.assistant().name {
-        return Err(unknown(&state, &request.model));
-    }
+    let addressed = Addressed::read(&state, &request.model, &headers)?;
     let deadline = Instant::now() + state.limits.request_timeout;
     let streamed = request.stream.unwrap_or(false);
     let before = match &request.previous_response_id {
@@ -51,7 +50,7 @@ pub(crate) async fn create(
         None => Arc::new(Kept { body: Value::Null, conversation: Vec::new() }),
     };
     let asked = request::read(request.clone(), &before.conversation)?;
-    let mut question = question(&caller.tenant, asked.chat).map_err(as_input)?;
+    let mut question = addressed.to(question(&caller.tenant, asked.chat).map_err(as_input)?);
     if let Some(search) = &asked.search {
         for id in &search.stores {
             question.collections.push(state.vector_store(&caller.tenant, id).await?.collection);
