@@ -4,9 +4,10 @@ mod assemble;
 mod commands;
 mod output;
 mod ranking;
+mod shadows;
 
 use clap::{Parser, Subcommand};
-use commands::{ask, dataset, demo, eval, extract, extract_worker, fsck, generations, ingest, models, runs, search, serve};
+use commands::{ask, dataset, demo, eval, extract, extract_worker, fsck, generations, ingest, models, release, runs, search, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -64,6 +65,8 @@ enum Command {
     Fsck(fsck::Args),
     /// Training data: build rows out of examples, and everything that is done with them
     Dataset(dataset::Args),
+    /// Which variant answers: status, promote, canary, rollback, history
+    Release(release::Args),
     /// Model files: pull them, or list them
     Models(models::Args),
     /// Print every setting with its default and its documentation
@@ -119,6 +122,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Fsck(args) => fsck::run(&global, args).await,
         Command::Dataset(args) => dataset::run(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
+        Command::Release(args) => release::run(&global, args).await,
         Command::Runs(args) => runs::run(&global, args).await,
         Command::Config => output::line(groundtone_config::DEFAULTS.trim_end()),
     }

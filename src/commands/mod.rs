@@ -10,6 +10,7 @@ pub(crate) mod fsck;
 pub(crate) mod generations;
 pub(crate) mod ingest;
 pub(crate) mod models;
+pub(crate) mod release;
 pub(crate) mod runs;
 pub(crate) mod search;
 pub(crate) mod serve;

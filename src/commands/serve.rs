@@ -1,11 +1,12 @@
 use crate::Global;
-use crate::assemble::{Library, needed_models, now, settings, source_settings};
+use crate::assemble::{Library, configured, needed_models, now, settings, source_settings};
 use crate::commands::models::pull;
 use crate::output::{hint, line};
+use crate::shadows;
 use groundtone_catalog::{FileLimits, FileStore};
 use groundtone_config::Config;
 use groundtone_ingest::IngestSettings;
-use groundtone_server::{AccessPolicy, AppState, Documents, KeyHash, Limits, ResponseStore};
+use groundtone_server::{AccessPolicy, AppState, Documents, KeyHash, Limits, Releases, ResponseStore};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -60,7 +61,11 @@ pub(crate) async fn serve(
     listener: TcpListener,
     announce: impl FnOnce(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let answerer = library.answerer(config).await?;
+    let mut answerer = library.answerer(config).await?;
+    if !config.release.shadow.is_empty() {
+        let sink = shadows::sink(library.directory.path().join("shadow.jsonl"), now);
+        answerer = answerer.with_shadows(config.release.shadow_parallel, sink);
+    }
     let keys = config.server.api_key_sha256.iter().filter_map(|hex| KeyHash::from_hex(hex)).collect();
     let seconds = Duration::from_secs;
     let documents = Documents {
@@ -79,11 +84,16 @@ pub(crate) async fn serve(
         max_embedding_inputs: MAX_EMBEDDING_INPUTS,
         drain: seconds(config.server.drain_seconds),
     };
+    let releases = Releases::new(library.catalog.clone(), library.tenant.clone(), answerer.clone(), configured(config));
+    releases.enter().await.map_err(|error| {
+        hint(format!("what was released cannot answer: {error}"), "configure that variant again, or `groundtone release rollback`")
+    })?;
     library.catalog.fail_unfinished_store_files().await?;
     let files = FileLimits { quota_bytes: config.files.quota_mb << 20, most_files: config.files.max_files };
     let files = FileStore::open(&library.directory, library.catalog.clone(), files).await?;
     let state = AppState {
         answerer,
+        releases,
         documents,
         files,
         responses: ResponseStore::default(),

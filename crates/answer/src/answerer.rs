@@ -176,7 +176,8 @@ impl Answerer {
         let key = question.conversation_key();
         let healthy = |name: &str| self.variant(name).is_ok_and(|variant| !variant.model.is_resting());
         let decision = route(&live, question.variant.as_deref(), &key, &healthy);
-        let span = info_span!("answer", assistant = %self.assistant.name, variant = %decision.primary, release = decision.release.as_deref());
+        let span =
+            info_span!("answer", assistant = %self.assistant.name, variant = %decision.primary, release = decision.release.as_deref());
         let began = Instant::now();
         let answer = self.start(&question, &decision).instrument(span).await;
         match self.watch.clone() {
@@ -200,20 +201,22 @@ impl Answerer {
     /// Asks the variants of a decision one after the other until one has begun to answer.
     async fn start(&self, question: &Question, decision: &Decision) -> Result<AnswerStream, Error> {
         let mut asked = Asked { question, decision, found: None, started: Instant::now(), failed: None };
-        let mut names = std::iter::once(&decision.primary).chain(&decision.fallbacks).peekable();
-        while let Some(name) = names.next() {
-            let error = match self.attempt(self.variant(name)?, &mut asked).await {
+        let mut names = vec![decision.primary.clone()];
+        names.extend(decision.fallbacks.iter().cloned());
+        let last = names.len() - 1;
+        for (at, name) in names.into_iter().enumerate() {
+            let error = match self.attempt(self.variant(&name)?, &mut asked).await {
                 Ok(answer) => {
                     self.shadow(question, decision);
                     return Ok(answer);
                 }
                 Err(error) => error,
             };
-            if names.peek().is_none() || !may_fall_back(&error) {
+            if at == last || !may_fall_back(&error) {
                 return Err(error);
             }
             warn!(variant = %name, %error, "another variant answers");
-            asked.failed.get_or_insert_with(|| name.clone());
+            asked.failed.get_or_insert(name);
         }
         Err(Error::NoVariant { name: decision.primary.clone(), known: String::new() })
     }

@@ -11,7 +11,8 @@ pub(crate) struct ModelCondense(pub(crate) Arc<dyn ChatModel>);
 #[async_trait]
 impl Condense for ModelCondense {
     async fn condense(&self, question: &str, history: &[PromptMessage], max_tokens: u32) -> Result<String, String> {
-        let sampling = Sampling { temperature: Some(0.0), max_tokens: Some(max_tokens), stop: vec!["\n".to_owned()], ..Sampling::default() };
+        let sampling =
+            Sampling { temperature: Some(0.0), max_tokens: Some(max_tokens), stop: vec!["\n".to_owned()], ..Sampling::default() };
         let request = ChatRequest { messages: condense_prompt(history, question), sampling, extras: Arc::new(ChatExtras::default()) };
         let mut events = self.0.chat(request).await.map_err(|error| error.to_string())?;
         let mut text = String::new();

@@ -49,12 +49,7 @@ pub(crate) async fn resolved(question: &Question, condenser: &Condenser) -> Resu
 ///
 /// The gate does not apply where something else than documents may hold the answer: tools, a picture, a tool's answer; where the client wants a format of its own,
 /// because the abstain text has none; and to pleasantries, which are no questions.
-pub(crate) async fn find(
-    retriever: &Retriever,
-    own: &Collection,
-    question: &Question,
-    condenser: &Condenser,
-) -> Result<Found, Error> {
+pub(crate) async fn find(retriever: &Retriever, own: &Collection, question: &Question, condenser: &Condenser) -> Result<Found, Error> {
     let resolved = resolved(question, condenser).await?;
     let request = Request { top_k: question.most_snippets, ..Request::new(&resolved.question) };
     let own = std::slice::from_ref(own);

@@ -151,7 +151,10 @@ async fn a_follow_up_is_searched_for_with_what_it_leans_on() {
     .await;
     let query = answer.summary.rewritten_query.unwrap();
     assert!(query.contains("Norway") && query.contains("postage") && !query.contains("Switzerland"), "{query}");
-    assert_eq!((answer.summary.sources[0].chunk.document.as_str(), answer.summary.citations[0].status), ("postage", CitationStatus::Supported));
+    assert_eq!(
+        (answer.summary.sources[0].chunk.document.as_str(), answer.summary.citations[0].status),
+        ("postage", CitationStatus::Supported)
+    );
     assert_eq!(says(&["x"], policy(CitationPolicy::Report), asks(&[RETURNS])).await.summary.rewritten_query, None);
 }
 
@@ -173,8 +176,7 @@ async fn what_becomes_of_an_unsupported_citation_is_the_policys_choice() {
     for rule in POLICIES {
         let answer = says(&wrong, policy(rule), asks(&[RETURNS])).await;
         let summary = &answer.summary;
-        let statuses: Vec<String> =
-            summary.citations.iter().map(|cited| format!("{} {:?}", cited.number, cited.status)).collect();
+        let statuses: Vec<String> = summary.citations.iter().map(|cited| format!("{} {:?}", cited.number, cited.status)).collect();
         shown.push(format!(
             "{rule:?}: {} | {} | removed {} unresolved {:?} {:?}",
             answer.text,
@@ -303,7 +305,7 @@ fn cut(text: &str, lengths: &[usize]) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn a_stream_says_what_a_whole_answer_says_however_it_is_cut(
         parts in proptest::collection::vec(proptest::sample::select(vec![

@@ -41,6 +41,12 @@ pub enum Error {
         /// Most bytes.
         quota_bytes: u64,
     },
+    /// Somebody else has changed the same thing in between.
+    #[error("{what}")]
+    Conflict {
+        /// What.
+        what: String,
+    },
     /// A file could not be read or written.
     #[error("{}: {reason}", path.display())]
     File {
@@ -71,7 +77,7 @@ impl Error {
     /// How it should be answered.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Held { .. } | Self::NewerLayout { .. } => ErrorKind::Conflict,
+            Self::Held { .. } | Self::NewerLayout { .. } | Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Full { .. } => ErrorKind::InvalidRequest,
             Self::File { .. } | Self::Database { .. } => ErrorKind::Unavailable,
             Self::Row { .. } => ErrorKind::Internal,

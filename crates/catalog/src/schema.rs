@@ -30,4 +30,10 @@ pub(crate) const STEPS: &[&[&str]] = &[
     ],
     &["CREATE TABLE evaluations (tenant TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, set_sha256 TEXT NOT NULL, cases INTEGER NOT NULL, decision TEXT NOT NULL,
             reason TEXT NOT NULL, arms TEXT NOT NULL, report TEXT NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID"],
+    &[
+        "CREATE TABLE releases (tenant TEXT NOT NULL, id TEXT NOT NULL, assistant TEXT NOT NULL, variant TEXT NOT NULL, model TEXT NOT NULL, prompt_fingerprint TEXT NOT NULL,
+            generation TEXT NOT NULL, evaluation TEXT, forced TEXT, created_at INTEGER NOT NULL, actor TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE release_events (tenant TEXT NOT NULL, assistant TEXT NOT NULL, number INTEGER NOT NULL, action TEXT NOT NULL, release TEXT, percent INTEGER, at INTEGER NOT NULL,
+            actor TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (tenant, assistant, number)) STRICT, WITHOUT ROWID",
+    ],
 ];

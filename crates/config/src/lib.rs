@@ -277,7 +277,10 @@ mod tests {
         let text = "[chat]\npath = \"own.gguf\"\nmax_tokens = 99\n[variants.prompted]\nsystem = \"Be kind.\"\n[variants.tuned-rag]\nmodel = \"ft:1\"\nurl = \"http://m\"\nkind = \"openai\"\n";
         let config = file(text).unwrap();
         let (prompted, tuned) = (&config.variants["prompted"], &config.variants["tuned-rag"]);
-        assert_eq!((prompted.looks_up("prompted"), tuned.looks_up("tuned-rag"), prompted.chat(&config.chat).is_none()), (false, true, true));
+        assert_eq!(
+            (prompted.looks_up("prompted"), tuned.looks_up("tuned-rag"), prompted.chat(&config.chat).is_none()),
+            (false, true, true)
+        );
         let chat = tuned.chat(&config.chat).unwrap();
         assert_eq!((chat.model.as_str(), chat.max_tokens, chat.path.as_os_str().is_empty()), ("ft:1", 99, true));
     }

@@ -287,7 +287,8 @@ impl Variant {
 
     /// The chat model that writes its answers; `None` where it is the assistant's own.
     pub fn chat(&self, own: &Chat) -> Option<Chat> {
-        let named = self.kind.is_some() || self.model.is_some() || self.path.is_some() || self.url.is_some() || self.context_tokens.is_some();
+        let named =
+            self.kind.is_some() || self.model.is_some() || self.path.is_some() || self.url.is_some() || self.context_tokens.is_some();
         named.then(|| {
             let own = own.clone();
             Chat {

@@ -17,10 +17,7 @@ pub fn condense_prompt(history: &[PromptMessage], question: &str) -> Vec<PromptM
         text.push_str(&format!("{speaker}: {}\n", shown.trim().replace('\n', " ")));
     }
     text.push_str(&format!("Last question: {}", question.trim()));
-    vec![
-        PromptMessage::new(Role::System, include_str!("../templates/condense.system.txt").trim()),
-        PromptMessage::new(Role::User, text),
-    ]
+    vec![PromptMessage::new(Role::System, include_str!("../templates/condense.system.txt").trim()), PromptMessage::new(Role::User, text)]
 }
 
 #[cfg(test)]

@@ -159,7 +159,14 @@ impl PromptContract {
         messages.extend(turns);
         messages.push(PromptMessage::new(Role::User, question));
         let fingerprint = self.plain_fingerprint();
-        Ok(RenderedPrompt { messages, sources: Vec::new(), dropped: Vec::new(), dropped_history, fingerprint, prompt_tokens: budget - left })
+        Ok(RenderedPrompt {
+            messages,
+            sources: Vec::new(),
+            dropped: Vec::new(),
+            dropped_history,
+            fingerprint,
+            prompt_tokens: budget - left,
+        })
     }
 
     fn system_text(&self, history: &[PromptMessage]) -> String {

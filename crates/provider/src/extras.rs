@@ -145,10 +145,14 @@ mod tests {
     #[test]
     fn a_request_is_plain_where_only_documents_can_answer_it() {
         let with = |parameters: Value| ChatExtras { parameters: parameters.as_object().cloned().unwrap(), ..ChatExtras::default() };
-        for plain in [json!({}), json!({"tools": [], "user": "ann"}), json!({"response_format": {"type": "text"}}), json!({"logprobs": true})] {
+        for plain in
+            [json!({}), json!({"tools": [], "user": "ann"}), json!({"response_format": {"type": "text"}}), json!({"logprobs": true})]
+        {
             assert!(with(plain.clone()).is_plain(), "{plain}");
         }
-        for other in [json!({"tools": [{"type": "function"}]}), json!({"functions": [{}]}), json!({"response_format": {"type": "json_object"}})] {
+        for other in
+            [json!({"tools": [{"type": "function"}]}), json!({"functions": [{}]}), json!({"response_format": {"type": "json_object"}})]
+        {
             assert!(!with(other.clone()).is_plain(), "{other}");
         }
         let text = json!({"role": "user", "name": "ann", "content": [{"type": "text", "text": "x"}]});

@@ -69,6 +69,10 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/v1/groundtone/runs/{prefix}", Need::Owner),
     ("GET", "/v1/groundtone/rejected", Need::Owner),
     ("POST", "/v1/groundtone/fsck", Need::Owner),
+    ("GET", "/v1/groundtone/releases", Need::Operator),
+    ("POST", "/v1/groundtone/releases/promote", Need::Operator),
+    ("POST", "/v1/groundtone/releases/canary", Need::Operator),
+    ("POST", "/v1/groundtone/releases/rollback", Need::Operator),
 ];
 
 /// What the table says of a route.

@@ -7,6 +7,7 @@
 mod access;
 mod api;
 mod error;
+mod releases;
 mod run;
 mod state;
 mod stores;
@@ -16,6 +17,7 @@ pub use api::generations::{GenerationList, SwitchBody};
 pub use api::owner::{FsckBody, GcBody, RejectedList, Removed, RunList};
 pub use api::responses::ResponseStore;
 pub use api::search::{SearchBody, SearchHits};
+pub use releases::{EvaluatedArm, Evaluation, ReleaseBody, ReleaseError, ReleaseStatus, Releases, RollbackBody};
 pub use run::{RunError, run};
 pub use state::{AppState, Documents, Limits};
 
@@ -63,6 +65,10 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/groundtone/generations/switch", post(api::generations::switch))
         .route("/v1/groundtone/evaluations", get(api::evaluations::list).post(api::evaluations::create))
         .route("/v1/groundtone/evaluations/{id}", get(api::evaluations::retrieve))
+        .route("/v1/groundtone/releases", get(api::releases::status))
+        .route("/v1/groundtone/releases/promote", post(api::releases::promote))
+        .route("/v1/groundtone/releases/canary", post(api::releases::canary))
+        .route("/v1/groundtone/releases/rollback", post(api::releases::rollback))
         .route("/v1/groundtone/search", post(api::search::search))
         .route("/v1/groundtone/ingest", post(api::owner::ingest))
         .route("/v1/groundtone/runs", get(api::owner::runs))

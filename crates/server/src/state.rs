@@ -1,5 +1,6 @@
 use crate::access::AccessPolicy;
 use crate::api::responses::ResponseStore;
+use crate::releases::Releases;
 use groundtone_answer::Answerer;
 use groundtone_catalog::{Catalog, FileStore};
 use groundtone_ingest::{IngestSettings, Ingester, SourceSettings};
@@ -42,6 +43,8 @@ pub struct Documents {
 pub struct AppState {
     /// Answers questions.
     pub answerer: Answerer,
+    /// Behind `/v1/groundtone/releases`.
+    pub releases: Releases,
     /// Behind `/v1/groundtone/documents`.
     pub documents: Documents,
     /// Behind `/v1/files`.

@@ -274,7 +274,7 @@ fn report(results: &[Option<Took>], elapsed: f64, latest: Duration) {
     println!("{printed}");
 }
 
-/// Opens streams until `count` have their first word, says so, and keeps them until standard input ends.
+/// Opens streams until `count` have their first word, says so, and keeps them until standard input ends; then it says how many were cut meanwhile.
 async fn hold(options: &HashMap<String, String>) {
     let count: usize = options["count"].parse().unwrap();
     let target = Target::new(options, true, "HOLD: how long can I send my grinder back?");
@@ -293,4 +293,20 @@ async fn hold(options: &HashMap<String, String>) {
     println!("{}", streams.len());
     let mut nothing = Vec::new();
     tokio::io::stdin().read_to_end(&mut nothing).await.unwrap();
+    let cut = streams.iter().filter(|stream| is_over(stream)).count();
+    println!("{cut}");
+}
+
+/// Whether the server ended the stream, or said in it that something failed.
+fn is_over(stream: &TcpStream) -> bool {
+    let (mut text, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+    loop {
+        match stream.try_read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(read) => text.extend_from_slice(&buffer[..read]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+            Err(_) => return true,
+        }
+    }
+    text.windows(9).any(|window| window == b"\"error\":{")
 }

@@ -94,8 +94,13 @@ async fn gated_shop(gate: Option<Gate>) -> Shop {
         context_tokens: 500,
         tokenizer: model.tokens().id().to_owned(),
     };
-    let retriever = Retriever::new(index, embedder, Arc::new(WordHashSparse), Settings { mode: Mode::Hybrid, top_k: 3, candidates: 20 }).gated(gate);
-    let answerer = Answerer::new(Assistant { name: "acme".into(), collection, contract, reading: Default::default(), sampling: Default::default() }, retriever, model);
+    let retriever =
+        Retriever::new(index, embedder, Arc::new(WordHashSparse), Settings { mode: Mode::Hybrid, top_k: 3, candidates: 20 }).gated(gate);
+    let answerer = Answerer::new(
+        Assistant { name: "acme".into(), collection, contract, reading: Default::default(), sampling: Default::default() },
+        retriever,
+        model,
+    );
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("examples.jsonl"), examples()).unwrap();
     let directory = DataDirectory::open(&folder.path().join("data"), "test").unwrap();

@@ -12,6 +12,7 @@ pub(crate) mod health;
 pub(crate) mod models;
 pub(crate) mod owner;
 pub(crate) mod page;
+pub(crate) mod releases;
 pub(crate) mod responses;
 pub(crate) mod search;
 pub(crate) mod vector_stores;

@@ -17,7 +17,7 @@ const HEADER_BYTES: usize = 256;
 fn models(state: &AppState) -> Vec<Model> {
     let name = &state.answerer.assistant().name;
     let variants = state.answerer.variants().iter().map(|variant| format!("{name}:{}", variant.name));
-    let ids = std::iter::once(name.clone()).chain(variants).chain([state.embedder.id().to_owned()]);
+    let ids = [name.clone(), state.embedder.id().to_owned()].into_iter().chain(variants);
     ids.map(|id| Model { id, object: "model".to_owned(), created: state.started_at, owned_by: "groundtone".to_owned() }).collect()
 }
 
@@ -53,7 +53,7 @@ impl Addressed {
     }
 }
 
-/// The assistant, its variants, and the embedder.
+/// The assistant, the embedder, and the assistant's variants.
 pub(crate) async fn list(State(state): State<Arc<AppState>>) -> Json<ModelList> {
     Json(ModelList { object: "list".to_owned(), data: models(&state) })
 }

@@ -1,0 +1,177 @@
+use crate::Global;
+use crate::assemble::{Library, RunningServer, configured, needed_models, now, running_server, settings};
+use crate::commands::models::pull;
+use crate::output::{hint, json, line};
+use groundtone_config::Config;
+use groundtone_provider::{get_json, post_json};
+use groundtone_server::{Evaluation, ReleaseBody, ReleaseError, ReleaseStatus, Releases, RollbackBody};
+use std::path::PathBuf;
+
+/// Flags of `groundtone release`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// What answers now, and whether it is still what was released
+    Status,
+    /// Every change: what, when, by whom, why
+    History,
+    /// Let a variant, or an earlier release, answer everybody, at once
+    Promote(Target),
+    /// Let it answer a share of the conversations
+    Canary {
+        #[command(flatten)]
+        target: Target,
+        /// Percent of the conversations, 1 to 100
+        #[arg(long)]
+        percent: u8,
+    },
+    /// End the canary; without one, let what answered before answer again
+    Rollback {
+        /// Why
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+#[derive(clap::Args)]
+struct Target {
+    /// A variant (`rag`, `tuned`, ...), or the id of a release (`rel_...`)
+    name: String,
+    /// The evaluation that speaks for it: JSON with `id`, `decision`, and in `arms` for each variant `name`, `passed`, `prompt_fingerprint`
+    #[arg(long, value_name = "FILE")]
+    evaluation: Option<PathBuf>,
+    /// Release it although something speaks against it: its name once more
+    #[arg(long, value_name = "NAME", requires = "reason")]
+    force: Option<String>,
+    /// Why
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+impl Target {
+    fn body(self, percent: Option<u8>) -> anyhow::Result<ReleaseBody> {
+        let read = |path: PathBuf| -> anyhow::Result<Evaluation> {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| hint(format!("{}: {error}", path.display()), "name the file of an evaluation"))?;
+            serde_json::from_str(&text)
+                .map_err(|error| hint(format!("{} is no evaluation: {error}", path.display()), "it needs `id`, `decision` and `arms`"))
+        };
+        let evaluation = self.evaluation.map(read).transpose()?;
+        let (variant, release) = if self.name.starts_with("rel_") { (None, Some(self.name)) } else { (Some(self.name), None) };
+        let (force, reason) = (self.force, self.reason.unwrap_or_default());
+        Ok(ReleaseBody { variant, release, evaluation, percent, force, reason })
+    }
+}
+
+/// What is asked of a server, or done here.
+enum Wanted {
+    Status,
+    Promote(ReleaseBody),
+    Canary(ReleaseBody),
+    Rollback(RollbackBody),
+}
+
+pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
+    let config = settings(global, &[])?;
+    let action = args.action.unwrap_or(Action::Status);
+    let history = matches!(action, Action::History);
+    let wanted = match action {
+        Action::Status | Action::History => Wanted::Status,
+        Action::Promote(target) => Wanted::Promote(target.body(None)?),
+        Action::Canary { target, percent } => Wanted::Canary(target.body(Some(percent))?),
+        Action::Rollback { reason } => Wanted::Rollback(RollbackBody { reason }),
+    };
+    let status = match running_server(&config)? {
+        Some(server) => ask_server(&server, wanted).await?,
+        None => here(&config, wanted).await?,
+    };
+    match (global.json, history) {
+        (true, _) => json(&status),
+        (false, true) => show_history(&status),
+        (false, false) => show(&status),
+    }
+}
+
+async fn ask_server(server: &RunningServer, wanted: Wanted) -> anyhow::Result<ReleaseStatus> {
+    let endpoint = &server.endpoint;
+    let path = |action: &str| format!("/groundtone/releases/{action}");
+    Ok(match wanted {
+        Wanted::Status => get_json(endpoint, "/groundtone/releases").await,
+        Wanted::Promote(body) => post_json(endpoint, &path("promote"), &body).await,
+        Wanted::Canary(body) => post_json(endpoint, &path("canary"), &body).await,
+        Wanted::Rollback(body) => post_json(endpoint, &path("rollback"), &body).await,
+    }?)
+}
+
+/// Opens everything that would answer, because a release is of what there is.
+async fn here(config: &Config, wanted: Wanted) -> anyhow::Result<ReleaseStatus> {
+    pull(config, &needed_models(config)).await?;
+    let library = Library::open(config, "groundtone release").await?;
+    let answerer = library.answerer(config).await?;
+    let releases = Releases::new(library.catalog.clone(), library.tenant.clone(), answerer, configured(config));
+    let (actor, now) = ("the command line", now());
+    let done = match wanted {
+        Wanted::Status => releases.status().await,
+        Wanted::Promote(body) => releases.promote(&body, actor, now).await,
+        Wanted::Canary(body) => releases.canary(&body, actor, now).await,
+        Wanted::Rollback(body) => releases.rollback(&body, actor, now).await,
+    };
+    done.map_err(explained)
+}
+
+fn explained(error: ReleaseError) -> anyhow::Error {
+    match &error {
+        ReleaseError::Objections { name, .. } => {
+            hint(&error, format!("name an evaluation that passed (--evaluation), or release it all the same: --force {name} --reason WHY"))
+        }
+        ReleaseError::NoRelease(_) => hint(&error, "`groundtone release history` lists them"),
+        _ => error.into(),
+    }
+}
+
+fn show(status: &ReleaseStatus) -> anyhow::Result<()> {
+    let live = &status.live;
+    let release = live.release.as_deref().unwrap_or("nothing released; the configuration's variant");
+    line(format!("{}: `{}` answers ({release})", status.assistant, live.variant))?;
+    if let Some(canary) = &live.canary {
+        line(format!("canary: `{}` answers {} % of the conversations ({})", canary.variant, canary.percent, canary.release))?;
+    }
+    if let Some(shadow) = &live.shadow {
+        line(format!("shadow: `{shadow}` gets a copy of every question"))?;
+    }
+    if !live.fallbacks.is_empty() {
+        line(format!("fallbacks: {}", live.fallbacks.join(", ")))?;
+    }
+    status.drift.iter().try_for_each(|drift| line(format!("changed since: {drift}")))
+}
+
+fn show_history(status: &ReleaseStatus) -> anyhow::Result<()> {
+    if status.history.is_empty() {
+        return line("nothing was released yet");
+    }
+    for event in &status.history {
+        let record = event.release.as_ref().and_then(|id| status.releases.iter().find(|record| record.id == *id));
+        let when = chrono::DateTime::from_timestamp(event.at, 0).map(|at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
+        let mut text = format!("{}  {:8}  {}", when.unwrap_or_default(), event.action, event.release.as_deref().unwrap_or("-"));
+        if let Some(record) = record {
+            text.push_str(&format!("  {} ({})", record.variant, record.model));
+            if let Some(forced) = record.forced.as_ref().filter(|_| event.action == "promote") {
+                text.push_str(&format!("  forced: {forced}"));
+            }
+        }
+        if let Some(percent) = event.percent {
+            text.push_str(&format!("  {percent} %"));
+        }
+        text.push_str(&format!("  by {}", event.actor));
+        if !event.reason.is_empty() {
+            text.push_str(&format!(": {}", event.reason));
+        }
+        line(text)?;
+    }
+    Ok(())
+}
