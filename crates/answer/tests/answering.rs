@@ -106,7 +106,7 @@ fn asks(turns: &[&str]) -> Question {
     Question::new(Tenant::default(), roles.zip(turns).map(|(role, text)| PromptMessage::new(role, *text)).collect())
 }
 
-fn with(question: Question, parameters: Value) -> Question {
+fn with(question: Question, parameters: &Value) -> Question {
     let extras = ChatExtras { parameters: parameters.as_object().cloned().unwrap(), ..ChatExtras::default() };
     Question { extras: Arc::new(extras), ..question }
 }
@@ -133,7 +133,7 @@ async fn too_little_evidence_is_answered_without_a_model() {
     assert!(shop.upstream.requests().is_empty(), "the model was asked");
     // Tools may know it, a format of the client's own has no abstain text, and a greeting asks for nothing.
     for parameters in [json!({"tools": [{"type": "function"}]}), json!({"response_format": {"type": "json_object"}})] {
-        assert_eq!(shop.answerer.answer(with(off_topic(), parameters)).await.unwrap().summary.evidence, None);
+        assert_eq!(shop.answerer.answer(with(off_topic(), &parameters)).await.unwrap().summary.evidence, None);
     }
     assert!(!shop.answerer.answer(asks(&["Thanks, hello!"])).await.unwrap().summary.abstained);
     assert_eq!(shop.upstream.requests().len(), 3);
@@ -205,9 +205,9 @@ async fn links_to_unknown_hosts_lose_their_address_unless_the_client_wants_a_for
     let answer = says(&[text], policy(CitationPolicy::Report), asks(&[RETURNS])).await;
     assert_eq!((answer.text.as_str(), answer.summary.links_removed), ("See [our page](https://good.test/a) and x, 45 days.", 1));
     let tools = json!({"tools": [{"type": "function"}]});
-    assert_eq!(says(&[text], policy(CitationPolicy::Remove), with(asks(&[RETURNS]), tools)).await.summary.links_removed, 1);
+    assert_eq!(says(&[text], policy(CitationPolicy::Remove), with(asks(&[RETURNS]), &tools)).await.summary.links_removed, 1);
     let formatted = json!({"response_format": {"type": "json_schema"}});
-    assert_eq!(says(&[text], policy(CitationPolicy::Refuse), with(asks(&[RETURNS]), formatted)).await.text, text);
+    assert_eq!(says(&[text], policy(CitationPolicy::Refuse), with(asks(&[RETURNS]), &formatted)).await.text, text);
 }
 
 /// A shop whose own model is ill, with a variant without documents and one that is well.
