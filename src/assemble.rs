@@ -23,7 +23,7 @@ use groundtone_provider::{
 use groundtone_retrieval::{CondenseLimits, Mode, Retriever, Settings};
 use groundtone_server::OWNER_HEADER;
 use groundtone_types::Tenant;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -92,7 +92,7 @@ pub(crate) fn fetch_policy(config: &Config) -> FetchPolicy {
     FetchPolicy { offline: config.models.offline, hub: config.models.hub.clone(), python: config.models.python.clone() }
 }
 
-fn threads(configured: usize) -> usize {
+pub(crate) fn threads(configured: usize) -> usize {
     if configured == 0 { available_threads() } else { configured }
 }
 
@@ -145,25 +145,43 @@ async fn chat_model_of(config: &Config, settings: &Chat) -> anyhow::Result<Arc<d
         };
         return Ok(Arc::new(Resilient::new(remote, settings.url, resilience)));
     }
-    let (path, model_id) = if settings.path.as_os_str().is_empty() {
-        let paths = ModelStore::new(&config.models.directory).paths(&settings.model).map_err(|error| hint(error, PULL))?;
-        let path = paths.into_iter().next().filter(|path| path.extension().is_some_and(|ending| ending == "gguf"));
-        (path.ok_or_else(|| anyhow::anyhow!("`chat.model` = `{}` is not a chat model", settings.model))?, settings.model.clone())
-    } else {
-        let name = settings.path.file_stem().map_or_else(|| settings.model.clone(), |stem| stem.to_string_lossy().into_owned());
-        (settings.path.clone(), name)
-    };
-    let llama = LlamaSettings {
-        model_id,
-        context_tokens: settings.context_tokens,
-        parallel: settings.parallel,
-        threads: threads(settings.threads),
-        queue: settings.queue,
-        max_tokens: settings.max_tokens,
-    };
+    Ok(Arc::new(local_chat(config).await?))
+}
+
+/// The chat model in this process.
+pub(crate) async fn local_chat(config: &Config) -> anyhow::Result<LlamaChat> {
+    let (path, model_id) = gguf_file(config)?;
+    let llama = llama_settings(config, model_id);
     let load = move || LlamaChat::load(&path, llama);
     let model = tokio::task::spawn_blocking(load).await.context("loading the chat model")?;
-    Ok(Arc::new(model.map_err(|error| hint(error, "check `chat.path`, or run `groundtone models pull`"))?))
+    model.map_err(|error| hint(error, "check `chat.path`, or run `groundtone models pull`"))
+}
+
+/// Where the local chat model is, and what it is called.
+pub(crate) fn gguf_file(config: &Config) -> anyhow::Result<(PathBuf, String)> {
+    let settings = &config.chat;
+    if settings.path.as_os_str().is_empty() {
+        let paths = ModelStore::new(&config.models.directory).paths(&settings.model).map_err(|error| hint(error, PULL))?;
+        let path = paths.into_iter().next().filter(|path| path.extension().is_some_and(|ending| ending == "gguf"));
+        return Ok((
+            path.ok_or_else(|| anyhow::anyhow!("`chat.model` = `{}` is not a chat model", settings.model))?,
+            settings.model.clone(),
+        ));
+    }
+    let name = settings.path.file_stem().map_or_else(|| settings.model.clone(), |stem| stem.to_string_lossy().into_owned());
+    Ok((settings.path.clone(), name))
+}
+
+/// How models in this process run.
+pub(crate) fn llama_settings(config: &Config, model_id: String) -> LlamaSettings {
+    LlamaSettings {
+        model_id,
+        context_tokens: config.chat.context_tokens,
+        parallel: config.chat.parallel,
+        threads: threads(config.chat.threads),
+        queue: config.chat.queue,
+        max_tokens: config.chat.max_tokens,
+    }
 }
 
 /// BM25 of the settings.
@@ -298,8 +316,14 @@ impl Library {
 
     /// Answering with these parts.
     pub(crate) async fn answerer(&self, config: &Config) -> anyhow::Result<Answerer> {
+        // First what fails fast.
+        self.retriever(config).await?;
+        self.answerer_with(config, chat_model(config).await?).await
+    }
+
+    /// The same with a chat model that is loaded already.
+    pub(crate) async fn answerer_with(&self, config: &Config, model: Arc<dyn ChatModel>) -> anyhow::Result<Answerer> {
         let retriever = self.retriever(config).await?;
-        let model = chat_model(config).await?;
         let contract = PromptContract {
             template: TemplateVersion::V1,
             system: config.assistant.system.clone(),

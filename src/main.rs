@@ -5,9 +5,10 @@ mod commands;
 mod output;
 mod ranking;
 mod shadows;
+mod tuning;
 
 use clap::{Parser, Subcommand};
-use commands::{ask, dataset, demo, eval, extract, extract_worker, fsck, generations, ingest, models, release, runs, search, serve};
+use commands::{ask, dataset, demo, eval, extract, extract_worker, fsck, generations, ingest, models, release, runs, search, serve, tune};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -67,6 +68,8 @@ enum Command {
     Dataset(dataset::Args),
     /// Which variant answers: status, promote, canary, rollback, history
     Release(release::Args),
+    /// Fine-tuning jobs, on this server or on any other of OpenAI's API: create, watch, list, cancel, pause, resume
+    Tune(tune::Args),
     /// Model files: pull them, or list them
     Models(models::Args),
     /// Print every setting with its default and its documentation
@@ -121,6 +124,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&global, args).await,
         Command::Fsck(args) => fsck::run(&global, args).await,
         Command::Dataset(args) => dataset::run(&global, args).await,
+        Command::Tune(args) => tune::run(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
         Command::Release(args) => release::run(&global, args).await,
         Command::Runs(args) => runs::run(&global, args).await,

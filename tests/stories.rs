@@ -29,4 +29,5 @@ mod stories {
     pub mod reports;
     pub mod retrieval;
     pub mod support;
+    pub mod tuning;
 }

@@ -14,3 +14,4 @@ pub(crate) mod release;
 pub(crate) mod runs;
 pub(crate) mod search;
 pub(crate) mod serve;
+pub(crate) mod tune;

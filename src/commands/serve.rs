@@ -1,10 +1,10 @@
 use crate::Global;
-use crate::assemble::{Library, configured, needed_models, now, settings, source_settings};
+use crate::assemble::{Library, configured, local_chat, needed_models, now, settings, source_settings};
 use crate::commands::models::pull;
 use crate::output::{hint, line};
-use crate::shadows;
+use crate::{shadows, tuning};
 use groundtone_catalog::{FileLimits, FileStore};
-use groundtone_config::Config;
+use groundtone_config::{Config, Engine};
 use groundtone_ingest::IngestSettings;
 use groundtone_server::{AccessPolicy, AppState, Documents, KeyHash, Limits, Releases, ResponseStore};
 use std::sync::Arc;
@@ -61,7 +61,15 @@ pub(crate) async fn serve(
     listener: TcpListener,
     announce: impl FnOnce(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut answerer = library.answerer(config).await?;
+    library.retriever(config).await?;
+    let local = match config.chat.kind {
+        Engine::Local => Some(local_chat(config).await?),
+        Engine::Openai => None,
+    };
+    let mut answerer = match &local {
+        Some(chat) => library.answerer_with(config, Arc::new(chat.clone())).await?,
+        None => library.answerer(config).await?,
+    };
     if !config.release.shadow.is_empty() {
         let sink = shadows::sink(library.directory.path().join("shadow.jsonl"), now);
         answerer = answerer.with_shadows(config.release.shadow_parallel, sink);
@@ -78,6 +86,8 @@ pub(crate) async fn serve(
     let owner_key = uuid::Uuid::new_v4().simple().to_string();
     let limits = Limits {
         max_document_bytes: usize::try_from(config.ingest.max_file_bytes).unwrap_or(usize::MAX),
+        max_training_bytes: usize::try_from(config.tuning.max_file_mb << 20).unwrap_or(usize::MAX),
+        upload_quota_bytes: config.files.quota_mb << 20,
         max_body_bytes: config.server.max_body_bytes,
         max_vector_stores: config.files.max_vector_stores,
         request_timeout: seconds(config.server.request_timeout_seconds),
@@ -90,12 +100,15 @@ pub(crate) async fn serve(
     })?;
     library.catalog.fail_unfinished_store_files().await?;
     let files = FileLimits { quota_bytes: config.files.quota_mb << 20, most_files: config.files.max_files };
-    let files = FileStore::open(&library.directory, library.catalog.clone(), files).await?;
+    let files = Arc::new(FileStore::open(&library.directory, library.catalog.clone(), files).await?);
+    let tuning = Arc::new(tuning::jobs(config, &library, files.clone(), local)?);
     let state = AppState {
         answerer,
         releases,
         documents,
         files,
+        uploads: tokio::sync::Mutex::default(),
+        tuning,
         responses: ResponseStore::default(),
         embedder: library.embedder.clone(),
         access: AccessPolicy { keys, owner: Some(KeyHash::of(&owner_key)) },

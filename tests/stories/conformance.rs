@@ -136,7 +136,7 @@ fn serve(folder: &Path) -> (Server, RawServer) {
 }
 
 /// Every case passed, every one stands on the page, and there are at least so many.
-fn held_by_the_page(output: &Output, client: &str, least: usize) {
+pub fn held_by_the_page(output: &Output, client: &str, least: usize) {
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}{errors}");
     let page = std::fs::read_to_string(root().join("docs/reference/conformance.md")).unwrap();

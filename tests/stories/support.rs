@@ -44,9 +44,15 @@ pub struct Server {
 impl Server {
     /// Starts `groundtone` with these arguments and waits for its address.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(folder, arguments, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub fn start_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let log = folder.join("server.log");
         let mut command = groundtone(folder, arguments);
         command
+            .envs(variables.iter().copied())
             .args(["--port", "0", "-v"])
             .env("GROUNDTONE_LOG_FORMAT", "json")
             .stdout(Stdio::piped())

@@ -47,6 +47,12 @@ pub enum Error {
         /// What.
         what: String,
     },
+    /// An idempotency key that was used for something else before.
+    #[error("the idempotency key `{key}` was used before with another request; use a new one")]
+    KeyReused {
+        /// Which key.
+        key: String,
+    },
     /// A file could not be read or written.
     #[error("{}: {reason}", path.display())]
     File {
@@ -78,7 +84,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Held { .. } | Self::NewerLayout { .. } | Self::Conflict { .. } => ErrorKind::Conflict,
-            Self::Full { .. } => ErrorKind::InvalidRequest,
+            Self::Full { .. } | Self::KeyReused { .. } => ErrorKind::InvalidRequest,
             Self::File { .. } | Self::Database { .. } => ErrorKind::Unavailable,
             Self::Row { .. } => ErrorKind::Internal,
         }

@@ -9,12 +9,15 @@ mod documents;
 mod embeddings;
 mod error;
 mod evaluations;
+mod file_store;
 mod files;
 mod ledger;
 mod quarantine;
 mod releases;
 mod runs;
 mod schema;
+mod tuning;
+mod uploads;
 mod vector_stores;
 
 pub use directory::{DataDirectory, Holder};
@@ -22,9 +25,15 @@ pub use documents::{DocumentRecord, Publication};
 pub use embeddings::{EmbeddingCache, EmbeddingKey};
 pub use error::Error;
 pub use evaluations::{EvaluatedArm, EvaluationRecord};
-pub use files::{FileLimits, FileRecord, FileStore, NewFile, Page};
+pub use file_store::{FileLimits, FileStore, Incoming, NewFile};
+pub use files::{FileRecord, Page};
 pub use ledger::{Catalog, CollectionRecord};
 pub use quarantine::Quarantined;
 pub use releases::{ReleaseEvent, ReleaseRecord};
 pub use runs::RunRecord;
+pub use tuning::{
+    CheckpointRecord, EventRecord, HyperparameterChoice, JobError, JobRecord, JobStatus, ModelRecord, NewEvent, PendingWebhook,
+    PermissionRecord, StepRecord,
+};
+pub use uploads::{PartRecord, UploadError, UploadRecord, UploadStatus};
 pub use vector_stores::{StoreFileRecord, StoreFileStatus, StoreRecord};

@@ -1,6 +1,6 @@
 //! Values that have the right type and are wrong all the same. A problem is a key and a reason.
 
-use crate::settings::{Config, Engine, ExtractorKind, Gate, Ingest, Reranker, RerankerKind, Retrieval, Sources};
+use crate::settings::{Config, Engine, ExtractorKind, Gate, Ingest, Reranker, RerankerKind, Retrieval, Sources, Tuning};
 
 type Problem = (&'static str, String);
 
@@ -89,6 +89,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     between("ingest.parse_timeout_seconds", config.ingest.parse_timeout_seconds, 1, 3_600)?;
     extractor(&config.ingest)?;
     sources(&config.sources)?;
+    tuning(&config.tuning)?;
     retrieval(&config.retrieval)?;
     reranker(&config.reranker)?;
     gate(&config.gate)?;
@@ -221,6 +222,45 @@ fn sources(sources: &Sources) -> Result<(), Problem> {
     }
     if sources.s3_access_key_env.is_empty() != sources.s3_secret_key_env.is_empty() {
         return Err(("sources.s3_access_key_env", "goes with `sources.s3_secret_key_env`; set both or none".to_owned()));
+    }
+    Ok(())
+}
+
+/// Matrices of a layer, by the names that PEFT gives them.
+const MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+fn tuning(tuning: &Tuning) -> Result<(), Problem> {
+    if let Some(at) = tuning.base_model_pairs().position(|entry| entry.is_none()) {
+        let wrong = &tuning.base_models[at];
+        return Err(("tuning.base_models", format!("`{wrong}` must be a name, `=` and a model: `gpt-4o-mini=smollm2-135m-instruct-q4_1`")));
+    }
+    if let Some(wrong) = tuning.target_modules.iter().find(|module| !MODULES.contains(&module.as_str())) {
+        return Err(("tuning.target_modules", format!("`{wrong}` is none of {}", MODULES.join(", "))));
+    }
+    if tuning.target_modules.is_empty() {
+        return Err(("tuning.target_modules", "name at least one matrix".to_owned()));
+    }
+    let is_date = |date: &str| {
+        date.len() == 10 && date.bytes().enumerate().all(|(at, byte)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() })
+    };
+    if let Some(wrong) =
+        tuning.retirements.iter().find(|entry| !entry.rsplit_once('=').is_some_and(|(name, date)| !name.is_empty() && is_date(date)))
+    {
+        return Err(("tuning.retirements", format!("`{wrong}` must be the beginning of a name, `=` and a date: `gpt-4o=2027-01-14`")));
+    }
+    between("tuning.parallel", tuning.parallel, 1, 16)?;
+    between("tuning.max_open_jobs", tuning.max_open_jobs, 1, 100_000)?;
+    between("tuning.max_file_mb", tuning.max_file_mb, 1, 8_192)?;
+    between("tuning.rank", tuning.rank, 1, 512)?;
+    between("tuning.alpha", tuning.alpha, 0.001, 10_000.0)?;
+    between("tuning.dropout", tuning.dropout, 0.0, 0.9)?;
+    between("tuning.max_row_tokens", tuning.max_row_tokens, 16, 1_000_000)?;
+    between("tuning.learning_rate_multiplier", tuning.learning_rate_multiplier, 1e-4, 1e4)?;
+    between("tuning.checkpoint_every", tuning.checkpoint_every, 0, 1_000_000)?;
+    between("tuning.validate_every", tuning.validate_every, 0, 1_000_000)?;
+    web_address("tuning.webhook_url", &tuning.webhook_url)?;
+    if !tuning.webhook_url.is_empty() && tuning.webhook_secret_env.is_empty() {
+        return Err(("tuning.webhook_secret_env", "`tuning.webhook_url` needs a secret to sign with".to_owned()));
     }
     Ok(())
 }

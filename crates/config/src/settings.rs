@@ -26,6 +26,7 @@ pub struct Config {
     pub assistant: Assistant,
     pub server: Server,
     pub files: Files,
+    pub tuning: Tuning,
     pub log: Log,
 }
 
@@ -350,6 +351,44 @@ pub struct Files {
     pub quota_mb: u64,
     pub max_files: u64,
     pub max_vector_stores: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tuning {
+    pub base_models: Vec<String>,
+    pub parallel: usize,
+    pub max_open_jobs: u64,
+    pub max_file_mb: u64,
+    pub rank: u32,
+    pub alpha: f64,
+    pub dropout: f64,
+    pub target_modules: Vec<String>,
+    pub trained_layers: u32,
+    pub max_row_tokens: u32,
+    pub learning_rate_multiplier: f64,
+    pub checkpoint_every: u32,
+    pub validate_every: u32,
+    pub retirements: Vec<String>,
+    pub webhook_url: String,
+    pub webhook_secret_env: String,
+}
+
+impl Tuning {
+    /// When a base model stops answering, as a date, by the longest prefix of its name.
+    pub fn retirement(&self, base: &str) -> Option<&str> {
+        let dated = self.retirements.iter().filter_map(|entry| entry.rsplit_once('='));
+        dated.filter(|(prefix, _)| base.starts_with(prefix)).max_by_key(|(prefix, _)| prefix.len()).map(|(_, date)| date)
+    }
+
+    /// `base_models` as names and the models that they stand for; `None` for an entry that is not `NAME=MODEL`.
+    pub fn base_model_pairs(&self) -> impl Iterator<Item = Option<(String, String)>> {
+        self.base_models.iter().map(|entry| {
+            let (name, model) = entry.rsplit_once('=')?;
+            let (name, model) = (name.trim(), model.trim());
+            (!name.is_empty() && !model.is_empty()).then(|| (name.to_owned(), model.to_owned()))
+        })
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

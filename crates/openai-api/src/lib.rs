@@ -1,19 +1,23 @@
 //! Exact wire types of the OpenAI API, used by our server and by our client; never stored.
 //!
 //! Requests keep fields that we do not know in `rest`, so that nothing a client sends is dropped without a trace.
-//! Reference: OpenAI API reference, `chat/completions`, `responses`, `embeddings`, `models`, `files`, `vector_stores`.
+//! Reference: OpenAI API reference, `chat/completions`, `responses`, `embeddings`, `models`, `files`, `uploads`, `fine_tuning`, `vector_stores`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod chat;
 mod embeddings;
 mod files;
+mod fine_tuning;
 mod responses;
+mod uploads;
 mod vector_stores;
 
 pub use chat::*;
 pub use embeddings::*;
 pub use files::*;
+pub use fine_tuning::*;
 pub use responses::*;
+pub use uploads::*;
 pub use vector_stores::*;
 
 use serde::{Deserialize, Serialize};
@@ -61,4 +65,7 @@ pub struct Model {
     pub created: i64,
     /// Whose it is.
     pub owned_by: String,
+    /// When it stops answering, as a date; `None` for a model that stays.
+    #[serde(default)]
+    pub shutdown_date: Option<String>,
 }

@@ -22,6 +22,7 @@ pub struct Endpoint {
     api_key: Option<SecretString>,
     header: Option<(&'static str, SecretString)>,
     client: reqwest::Client,
+    api_version: Option<String>,
     /// Longest wait for the first byte of an answer.
     pub(crate) first_byte: Duration,
     /// Longest silence after it.
@@ -44,7 +45,14 @@ impl Endpoint {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| Error::Unreachable { endpoint: base_url.clone(), reason: describe(&error) })?;
-        Ok(Self { base_url, api_key, header: None, client, first_byte, idle })
+        Ok(Self { base_url, api_key, header: None, client, api_version: None, first_byte, idle })
+    }
+
+    /// The same with `api-version` in every request, as Azure OpenAI wants it of addresses without `/v1`.
+    #[must_use]
+    pub fn with_api_version(mut self, version: String) -> Self {
+        self.api_version = Some(version);
+        self
     }
 
     /// The same with one more secret header in every request.
@@ -59,7 +67,12 @@ impl Endpoint {
     }
 
     pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        let mut request = self.client.request(method, format!("{}{path}", self.base_url));
+        let mut address = format!("{}{path}", self.base_url);
+        if let Some(version) = &self.api_version {
+            let version: String = url::form_urlencoded::byte_serialize(version.as_bytes()).collect();
+            address.push_str(&format!("{}api-version={version}", if path.contains('?') { '&' } else { '?' }));
+        }
+        let mut request = self.client.request(method, address);
         if let Some((name, value)) = &self.header {
             request = request.header(*name, value.expose_secret());
         }

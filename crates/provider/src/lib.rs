@@ -15,11 +15,13 @@ mod error;
 mod events;
 mod extract;
 mod extras;
+mod fine_tuning;
 mod http;
 mod rerank;
 mod resilient;
 mod sse;
 mod web;
+mod webhook;
 
 pub use batch::{Batch, Batcher, Pace};
 pub use breaker::BreakerSettings;
@@ -29,11 +31,13 @@ pub use embeddings::OpenAiEmbeddings;
 pub use error::Error;
 pub use extract::{DocumentExtractor, ExtractedDocument, ExtractorKind, Media};
 pub use extras::ChatExtras;
+pub use fine_tuning::{FineTuningClient, JobAction};
 pub use http::{Endpoint, get_json, install_tls, post_json};
 pub use rerank::{HttpReranker, RerankShape, Reranker};
 pub use resilient::{Resilience, Resilient};
 pub use sse::{post_events, stream_chunks};
 pub use web::{WebClient, WebError, WebPage, WebRequest, WebSettings, same_site};
+pub use webhook::post_webhook;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;

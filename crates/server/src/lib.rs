@@ -13,6 +13,7 @@ mod state;
 mod stores;
 
 pub use access::{AccessPolicy, KeyHash, Need, OWNER_HEADER, ROUTES};
+pub use api::aliases::{Alias, AliasBody};
 pub use api::generations::{GenerationList, SwitchBody};
 pub use api::owner::{FsckBody, GcBody, RejectedList, Removed, RunList};
 pub use api::responses::ResponseStore;
@@ -25,9 +26,10 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, StatusCode};
 use axum::middleware::{self, Next};
-use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
 use std::sync::Arc;
+use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tracing::{Instrument, field, info, info_span};
@@ -40,13 +42,8 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Every route, with its limits. A body that is too large is answered with 413 before it is read.
 pub fn app(state: Arc<AppState>) -> Router {
     let documents = put(api::documents::put).delete(api::documents::delete).get(api::documents::status);
-    // A form around the file takes some room of its own.
-    let upload = post(api::files::create).layer(DefaultBodyLimit::max(state.limits.max_document_bytes.saturating_add(FORM_BYTES)));
-    let guarded = Router::new()
+    let guarded = tuning_routes(&state)
         .route("/v1/groundtone/documents/{*id}", documents.layer(DefaultBodyLimit::max(state.limits.max_document_bytes)))
-        .route("/v1/files", get(api::files::list).merge(upload))
-        .route("/v1/files/{id}", get(api::files::retrieve).delete(api::files::delete))
-        .route("/v1/files/{id}/content", get(api::files::content))
         .route("/v1/vector_stores", get(api::vector_stores::list).post(api::vector_stores::create))
         .route(
             "/v1/vector_stores/{id}",
@@ -59,8 +56,6 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/responses/{id}", get(api::responses::retrieve).delete(api::responses::delete))
         .route("/v1/chat/completions", post(api::chat::create))
         .route("/v1/embeddings", post(api::embeddings::create))
-        .route("/v1/models", get(api::models::list))
-        .route("/v1/models/{id}", get(api::models::retrieve))
         .route("/v1/groundtone/generations", get(api::generations::list))
         .route("/v1/groundtone/generations/switch", post(api::generations::switch))
         .route("/v1/groundtone/evaluations", get(api::evaluations::list).post(api::evaluations::create))
@@ -69,6 +64,8 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/groundtone/releases/promote", post(api::releases::promote))
         .route("/v1/groundtone/releases/canary", post(api::releases::canary))
         .route("/v1/groundtone/releases/rollback", post(api::releases::rollback))
+        .route("/v1/groundtone/aliases", get(api::aliases::list))
+        .route("/v1/groundtone/aliases/{id}", put(api::aliases::put).delete(api::aliases::delete))
         .route("/v1/groundtone/search", post(api::search::search))
         .route("/v1/groundtone/ingest", post(api::owner::ingest))
         .route("/v1/groundtone/runs", get(api::owner::runs))
@@ -77,16 +74,16 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/groundtone/fsck", post(api::owner::fsck))
         .route("/v1/groundtone/generations/gc", post(api::owner::gc))
         .route_layer(middleware::from_fn_with_state(state.clone(), access::authorize));
+    let bare = guarded.clone().fallback(|| async { no_route() }).method_not_allowed_fallback(|| async { wrong_method() });
+    let bare = bare.with_state(state.clone());
     Router::new()
         .merge(guarded)
         .route("/healthz", get(api::health::alive))
         .route("/readyz", get(api::health::ready))
         .route("/", get(api::page::html))
         .route("/chat.js", get(api::page::script))
-        .fallback(|| async { error::ApiError::not_found("there is no such route") })
-        .method_not_allowed_fallback(|| async {
-            error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this route does not take this method")
-        })
+        .fallback(move |request: Request| without_v1(bare, request))
+        .method_not_allowed_fallback(|| async { wrong_method() })
         .layer(middleware::from_fn_with_state(state.clone(), access::require_known_host))
         .layer(DefaultBodyLimit::max(state.limits.max_body_bytes))
         .layer(CatchPanicLayer::custom(error::panicked))
@@ -94,6 +91,52 @@ pub fn app(state: Arc<AppState>) -> Router {
         .layer(PropagateRequestIdLayer::new(REQUEST_ID.clone()))
         .layer(SetRequestIdLayer::new(REQUEST_ID.clone(), MakeRequestUuid))
         .with_state(state)
+}
+
+/// Files, uploads, fine-tuning and models: what a fine-tuning client calls.
+fn tuning_routes(state: &AppState) -> Router<Arc<AppState>> {
+    use api::fine_tuning as tuning;
+    // A form around the file takes some room of its own.
+    let form = |most: usize| DefaultBodyLimit::max(most.saturating_add(FORM_BYTES));
+    let upload = post(api::files::create).layer(form(state.limits.max_document_bytes.max(state.limits.max_training_bytes)));
+    Router::new()
+        .route("/v1/files", get(api::files::list).merge(upload))
+        .route("/v1/files/{id}", get(api::files::retrieve).delete(api::files::delete))
+        .route("/v1/files/{id}/content", get(api::files::content))
+        .route("/v1/uploads", post(api::uploads::create))
+        .route("/v1/uploads/{id}/parts", post(api::uploads::add_part).layer(form(api::uploads::MOST_PART_BYTES)))
+        .route("/v1/uploads/{id}/complete", post(api::uploads::complete))
+        .route("/v1/uploads/{id}/cancel", post(api::uploads::cancel))
+        .route("/v1/fine_tuning/jobs", get(tuning::list).post(tuning::create))
+        .route("/v1/fine_tuning/jobs/{id}", get(tuning::retrieve))
+        .route("/v1/fine_tuning/jobs/{id}/cancel", post(tuning::cancel))
+        .route("/v1/fine_tuning/jobs/{id}/pause", post(tuning::pause))
+        .route("/v1/fine_tuning/jobs/{id}/resume", post(tuning::resume))
+        .route("/v1/fine_tuning/jobs/{id}/events", get(tuning::events))
+        .route("/v1/fine_tuning/jobs/{id}/checkpoints", get(tuning::checkpoints))
+        .route("/v1/fine_tuning/checkpoints/{model}/permissions", get(tuning::permissions).post(tuning::grant))
+        .route("/v1/fine_tuning/checkpoints/{model}/permissions/{id}", delete(tuning::revoke))
+        .route("/v1/models", get(api::models::list))
+        .route("/v1/models/{id}", get(api::models::retrieve).delete(api::models::delete))
+}
+
+/// What some clients send without `/v1`, sent again with it.
+async fn without_v1(api: Router, mut request: Request) -> Response {
+    let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+    let is_known = ["/files", "/uploads", "/fine_tuning/", "/models"].iter().any(|start| path.starts_with(start));
+    match format!("/v1{path}").parse() {
+        Ok(uri) if is_known => *request.uri_mut() = uri,
+        _ => return no_route().into_response(),
+    }
+    api.oneshot(request).await.unwrap_or_else(|never| match never {})
+}
+
+fn no_route() -> error::ApiError {
+    error::ApiError::not_found("there is no such route")
+}
+
+fn wrong_method() -> error::ApiError {
+    error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this route does not take this method")
 }
 
 /// One span for each request, with the id that is also in the response's `x-request-id`.

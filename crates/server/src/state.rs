@@ -5,6 +5,7 @@ use groundtone_answer::Answerer;
 use groundtone_catalog::{Catalog, FileStore};
 use groundtone_ingest::{IngestSettings, Ingester, SourceSettings};
 use groundtone_provider::Embedder;
+use groundtone_tuning::jobs::Jobs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,10 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// Largest document that is pushed.
     pub max_document_bytes: usize,
+    /// Largest file of training rows.
+    pub max_training_bytes: usize,
+    /// Bytes of all files of a tenant: an upload that is larger is refused before its first part.
+    pub upload_quota_bytes: u64,
     /// Longest time from a request to the end of its answer.
     pub request_timeout: Duration,
     /// Most vector stores of a tenant, beside the assistant's own collection.
@@ -48,7 +53,11 @@ pub struct AppState {
     /// Behind `/v1/groundtone/documents`.
     pub documents: Documents,
     /// Behind `/v1/files`.
-    pub files: FileStore,
+    pub files: Arc<FileStore>,
+    /// One upload at a time is put together or called off.
+    pub uploads: tokio::sync::Mutex<()>,
+    /// Behind `/v1/fine_tuning/`; also who answers as `ft:...`.
+    pub tuning: Arc<Jobs>,
     /// Behind `/v1/responses`.
     pub responses: ResponseStore,
     /// Behind `/v1/embeddings`.

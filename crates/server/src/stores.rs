@@ -113,6 +113,7 @@ mod tests {
             bytes: 1,
             sha256: String::new(),
             created_at: 0,
+            expires_at: None,
         };
         assert_eq!(file_of(&document_of(&file)), ("file-01", "Returns 2026.md"));
         assert_eq!(file_of("policies/returns.md"), ("policies/returns.md", "returns.md"));

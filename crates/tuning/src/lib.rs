@@ -2,11 +2,13 @@
 //!
 //! [`Trainer`] is what every way of training looks like: files and hyperparameters in, progress while it runs, an adapter at the end. A trainer blocks its thread,
 //! asks before every step whether to go on, and leaves checkpoints from which the same call goes on. It never touches the catalog, never serves and never reads the clock for a decision.
+//! [`jobs`] is what does: a durable queue of trainings.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod adapter_file;
 mod error;
 mod gguf;
+pub mod jobs;
 mod lora;
 mod peft;
 mod trainer;

@@ -12,10 +12,10 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
 use futures::{Stream, StreamExt, stream};
-use groundtone_answer::{Answer, AnswerEvent, AnswerStream, Error, Question, Summary};
+use groundtone_answer::{Answer, AnswerEvent, AnswerStream, Error, Question, Summary, answer_plain, stream_plain};
 use groundtone_openai_api::{ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, Choice, ChunkChoice, Delta, ResponseMessage};
-use groundtone_provider::Beside;
-use groundtone_types::TokenUsage;
+use groundtone_provider::{Beside, ChatModel};
+use groundtone_types::{Tenant, TokenUsage};
 use serde_json::{Map, Value};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(crate) async fn create(
     headers: HeaderMap,
     ApiJson(request): ApiJson<ChatCompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let addressed = Addressed::read(&state, &request.model, &headers)?;
+    let speaker = Speaker::named(&state, &caller.tenant, &request.model, &headers).await?;
     let streamed = request.stream.unwrap_or(false);
     let include_usage = request.stream_options.is_some_and(|options| options.include_usage);
     let head = Head {
@@ -48,16 +48,58 @@ pub(crate) async fn create(
     if !(1..=MOST_CHOICES).contains(&count) {
         return Err(ApiError::invalid("n", format!("`n` must be between 1 and {MOST_CHOICES}")));
     }
-    let questions = choices(&addressed.to(question(&caller.tenant, request)?), count);
+    let questions = choices(&speaker.asked(question(&caller.tenant, request)?), count);
     if streamed {
-        let begin = try_join_all(questions.into_iter().map(|question| state.answerer.stream(question)));
+        let begin = try_join_all(questions.into_iter().map(|question| speaker.stream(&state, question)));
         let answers = tokio::time::timeout_at(deadline, begin).await.map_err(|_| too_late(&state))??;
         let events = chunks(answers, head, include_usage, deadline).map(Ok::<Event, Infallible>);
         return Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response());
     }
-    let answers = try_join_all(questions.into_iter().map(|question| state.answerer.answer(question)));
+    let answers = try_join_all(questions.into_iter().map(|question| speaker.answer(&state, question)));
     let answers = tokio::time::timeout_at(deadline, answers).await.map_err(|_| too_late(&state))??;
     Ok(Json(whole(answers, head)).into_response())
+}
+
+/// Who answers.
+enum Speaker {
+    /// The assistant, out of its documents.
+    Assistant(Addressed),
+    /// A model that was trained here, or a base model, alone.
+    Alone(Arc<dyn ChatModel>),
+}
+
+impl Speaker {
+    async fn named(state: &AppState, tenant: &Tenant, name: &str, headers: &HeaderMap) -> Result<Self, ApiError> {
+        match Addressed::read(state, name, headers) {
+            Ok(addressed) => Ok(Self::Assistant(addressed)),
+            Err(refusal) => {
+                let alone = state.tuning.chat_model(tenant, name).await.map_err(Error::from)?;
+                alone.map(Self::Alone).ok_or(refusal)
+            }
+        }
+    }
+
+    /// The question as it is meant for this one.
+    fn asked(&self, question: Question) -> Question {
+        match self {
+            Self::Assistant(addressed) => addressed.to(question),
+            Self::Alone(_) => question,
+        }
+    }
+
+    async fn stream(&self, state: &AppState, question: Question) -> Result<AnswerStream, Error> {
+        match self {
+            Self::Assistant(_) => state.answerer.stream(question).await,
+            Self::Alone(model) => stream_plain(model.clone(), question).await,
+        }
+    }
+
+    async fn answer(&self, state: &AppState, question: Question) -> Result<Answer, Error> {
+        match self {
+            Self::Assistant(_) => state.answerer.answer(question).await,
+            Self::Alone(model) => answer_plain(model.clone(), question).await,
+        }
+    }
 }
 
 pub(crate) fn too_late(state: &AppState) -> ApiError {

@@ -3,17 +3,27 @@ use crate::api::wire::unix_now;
 use crate::error::ApiError;
 use crate::state::AppState;
 use axum::Json;
+use axum::body::Body;
 use axum::extract::multipart::MultipartError;
 use axum::extract::{Multipart, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use groundtone_catalog::{FileRecord, NewFile, Page};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use groundtone_catalog::{FileRecord, Incoming, NewFile, Page};
 use groundtone_openai_api::{Deleted, FileObject, ListPage};
+use groundtone_types::Tenant;
 use serde::Deserialize;
 use std::sync::Arc;
+use tokio_util::io::ReaderStream;
 
-/// What files may be for. Training files need checks of their own.
-const PURPOSES: &[&str] = &["assistants", "user_data"];
+/// What files may be for.
+const PURPOSES: &[&str] = &["assistants", "user_data", FINE_TUNE];
+const FINE_TUNE: &str = "fine-tune";
+/// What a job's measurements are for; made by this server only.
+const RESULTS: &str = "fine-tune-results";
+/// How long a file may stay that goes away by itself, in seconds.
+const EXPIRY_SECONDS: std::ops::RangeInclusive<i64> = 3_600..=2_592_000;
 /// Longest name of a file, in characters.
 const NAME_CHARS: usize = 255;
 /// Most items of one page.
@@ -51,11 +61,17 @@ impl ListQuery {
     }
 }
 
-/// A page of what was found for [`ListQuery::page`].
-pub(crate) fn list_page<R, T>(page: Page<'_>, mut found: Vec<R>, id: impl Fn(&R) -> String, wire: impl FnMut(R) -> T) -> ListPage<T> {
+/// What belongs on a page, and whether there is a next one.
+pub(crate) fn keep_page<R>(page: Page<'_>, mut found: Vec<R>) -> (Vec<R>, bool) {
     let most = page.limit as usize - 1;
     let has_more = found.len() > most;
     found.truncate(most);
+    (found, has_more)
+}
+
+/// A page of what was found for [`ListQuery::page`].
+pub(crate) fn list_page<R, T>(page: Page<'_>, found: Vec<R>, id: impl Fn(&R) -> String, wire: impl FnMut(R) -> T) -> ListPage<T> {
+    let (found, has_more) = keep_page(page, found);
     let (first_id, last_id) = (found.first().map(&id), found.last().map(&id));
     ListPage { object: "list".to_owned(), data: found.into_iter().map(wire).collect(), first_id, last_id, has_more }
 }
@@ -68,57 +84,111 @@ pub(crate) fn no_file(id: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("there is no file `{id}`")).param("id")
 }
 
-fn wire(file: FileRecord) -> FileObject {
+pub(crate) fn wire(file: FileRecord) -> FileObject {
     FileObject {
         id: file.id,
         object: "file".to_owned(),
         bytes: file.bytes,
         created_at: file.created_at,
-        expires_at: None,
+        expires_at: file.expires_at,
         filename: file.filename,
         purpose: file.purpose,
         status: "processed".to_owned(),
     }
 }
 
-/// `POST /v1/files`: multipart with `purpose` and `file`.
-pub(crate) async fn create(State(state): State<Arc<AppState>>, caller: Caller, mut form: Multipart) -> Result<Json<FileObject>, ApiError> {
-    let (mut purpose, mut file) = (None, None);
-    while let Some(field) = form.next_field().await.map_err(|error| bad_form(&error))? {
+/// What a form for a file says beside its bytes.
+#[derive(Debug, Default)]
+struct Form {
+    purpose: Option<String>,
+    anchor: Option<String>,
+    seconds: Option<String>,
+    file: Option<(String, Incoming)>,
+}
+
+/// `POST /v1/files`: multipart with `purpose` and `file`. The bytes go to the disk as they come.
+pub(crate) async fn create(State(state): State<Arc<AppState>>, caller: Caller, form: Multipart) -> Result<Json<FileObject>, ApiError> {
+    let form = read_form(&state, &caller.tenant, form).await?;
+    let purpose = form.purpose.ok_or_else(|| ApiError::invalid("purpose", "send `purpose`"))?;
+    check_purpose(&purpose)?;
+    let (filename, incoming) = form.file.ok_or_else(|| ApiError::invalid("file", "send `file`"))?;
+    if incoming.is_empty() {
+        return Err(ApiError::invalid("file", "the file is empty"));
+    }
+    check_file(&state, &purpose, &filename, incoming.len())?;
+    let now = unix_now();
+    let expires_at = match (form.anchor, form.seconds) {
+        (None, None) => None,
+        (anchor, seconds) => {
+            let seconds = seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or_default();
+            Some(now + expiry(&anchor.unwrap_or_default(), seconds)?)
+        }
+    };
+    let new = NewFile { filename, purpose, expires_at };
+    let record = state.files.keep(incoming, new, now).await.map_err(|error| catalog_failed(&error).param("file"))?;
+    Ok(Json(wire(record)))
+}
+
+async fn read_form(state: &AppState, tenant: &Tenant, mut form: Multipart) -> Result<Form, ApiError> {
+    let mut read = Form::default();
+    while let Some(mut field) = form.next_field().await.map_err(|error| bad_form(&error))? {
         match field.name().unwrap_or_default() {
-            "purpose" => purpose = Some(field.text().await.map_err(|error| bad_form(&error))?),
+            "purpose" => read.purpose = Some(field.text().await.map_err(|error| bad_form(&error))?),
+            "expires_after[anchor]" => read.anchor = Some(field.text().await.map_err(|error| bad_form(&error))?),
+            "expires_after[seconds]" => read.seconds = Some(field.text().await.map_err(|error| bad_form(&error))?),
             "file" => {
                 let filename = clean_name(field.file_name().unwrap_or_default());
-                file = Some((filename, field.bytes().await.map_err(|error| bad_form(&error))?));
-            }
-            other if other.starts_with("expires_after") => {
-                return Err(ApiError::invalid(
-                    "expires_after",
-                    "`expires_after` is not supported by this server: files stay until they are deleted",
-                ));
+                let mut incoming = state.files.receive(tenant).await.map_err(|error| catalog_failed(&error))?;
+                while let Some(bytes) = field.chunk().await.map_err(|error| bad_form(&error))? {
+                    incoming.write(&bytes).await.map_err(|error| catalog_failed(&error).param("file"))?;
+                }
+                read.file = Some((filename, incoming));
             }
             _ => {}
         }
     }
-    let purpose = purpose.ok_or_else(|| ApiError::invalid("purpose", "send `purpose`"))?;
-    if !PURPOSES.contains(&purpose.as_str()) {
-        return Err(ApiError::invalid("purpose", format!("`purpose` must be one of `{}`", PURPOSES.join("`, `"))));
-    }
-    let (filename, bytes) = file.ok_or_else(|| ApiError::invalid("file", "send `file`"))?;
-    if bytes.is_empty() {
-        return Err(ApiError::invalid("file", "the file is empty"));
-    }
-    let new = NewFile { filename, purpose, bytes: bytes.to_vec() };
-    let record = state.files.add(&caller.tenant, new, unix_now()).await.map_err(|error| catalog_failed(&error).param("file"))?;
-    Ok(Json(wire(record)))
+    Ok(read)
 }
 
-fn bad_form(error: &MultipartError) -> ApiError {
+pub(crate) fn check_purpose(purpose: &str) -> Result<(), ApiError> {
+    match PURPOSES.contains(&purpose) {
+        true => Ok(()),
+        false => Err(ApiError::invalid("purpose", format!("`purpose` must be one of `{}`", PURPOSES.join("`, `")))),
+    }
+}
+
+/// What a file of this purpose must be called, and how large it may be.
+pub(crate) fn check_file(state: &AppState, purpose: &str, filename: &str, bytes: u64) -> Result<(), ApiError> {
+    let is_rows = purpose == FINE_TUNE;
+    if is_rows && !filename.ends_with(".jsonl") {
+        return Err(ApiError::invalid("file", "Invalid file format for Fine-Tuning API. Must be .jsonl"));
+    }
+    let most = if is_rows { state.limits.max_training_bytes } else { state.limits.max_document_bytes };
+    if bytes > most as u64 {
+        let message = format!("a file with the purpose `{purpose}` may have {most} bytes, and this one has {bytes}");
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message).param("file"));
+    }
+    Ok(())
+}
+
+/// Seconds after which a file goes away by itself.
+pub(crate) fn expiry(anchor: &str, seconds: i64) -> Result<i64, ApiError> {
+    if anchor != "created_at" {
+        return Err(ApiError::invalid("expires_after.anchor", "`expires_after.anchor` must be `created_at`"));
+    }
+    if !EXPIRY_SECONDS.contains(&seconds) {
+        let (least, most) = (EXPIRY_SECONDS.start(), EXPIRY_SECONDS.end());
+        return Err(ApiError::invalid("expires_after.seconds", format!("`expires_after.seconds` must be between {least} and {most}")));
+    }
+    Ok(seconds)
+}
+
+pub(crate) fn bad_form(error: &MultipartError) -> ApiError {
     ApiError::new(error.status(), error.body_text()).param("file")
 }
 
 /// The last part of a client's file name, without what could mislead a terminal, a path or a page.
-fn clean_name(name: &str) -> String {
+pub(crate) fn clean_name(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let clean: String = last.chars().filter(|c| !c.is_control()).take(NAME_CHARS).collect();
     match clean.trim() {
@@ -148,24 +218,55 @@ pub(crate) async fn retrieve(
     found.map(|file| Json(wire(file))).ok_or_else(|| no_file(&id))
 }
 
-/// `GET /v1/files/{id}/content`: as a download, whatever it is, so that no browser runs it.
-pub(crate) async fn content(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let found = state.files.read(&caller.tenant, &id).await.map_err(|error| catalog_failed(&error))?;
-    let (_, bytes) = found.ok_or_else(|| no_file(&id))?;
-    let headers = [
-        (header::CONTENT_TYPE, "application/octet-stream"),
-        (header::CONTENT_DISPOSITION, "attachment"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    Ok((headers, bytes).into_response())
+/// `GET /v1/files/{id}/content`: as a download, whatever it is, so that no browser runs it. The measurements of a job come as base64, as OpenAI sends them;
+/// with `Accept: text/csv` they come as they are.
+pub(crate) async fn content(
+    State(state): State<Arc<AppState>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let found = state.files.locate(&caller.tenant, &id).await.map_err(|error| catalog_failed(&error))?;
+    let (record, path) = found.ok_or_else(|| no_file(&id))?;
+    let download = |kind: &'static str| {
+        [(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, "attachment"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")]
+    };
+    if record.purpose == RESULTS {
+        let found = state.files.read(&caller.tenant, &id).await.map_err(|error| catalog_failed(&error))?;
+        let (_, csv) = found.ok_or_else(|| no_file(&id))?;
+        let wants_csv =
+            headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/csv"));
+        return Ok(match wants_csv {
+            true => (download("text/csv; charset=utf-8"), csv).into_response(),
+            false => (download("application/octet-stream"), STANDARD.encode(csv)).into_response(),
+        });
+    }
+    let file = tokio::fs::File::open(&path).await.map_err(|_| no_file(&id))?;
+    let body = Body::from_stream(ReaderStream::new(file));
+    Ok((download("application/octet-stream"), [(header::CONTENT_LENGTH, record.bytes)], body).into_response())
 }
 
-/// `DELETE /v1/files/{id}`: out of every vector store as well, and first, so that nothing is answered from a file that is gone.
-pub(crate) async fn delete(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
-    for store in state.documents.catalog.stores_of_file(&caller.tenant, &id).await.map_err(|error| catalog_failed(&error))? {
-        state.documents.detach(&caller.tenant, &store, &id).await?;
+/// Removes files whose time has come, and gives up uploads that took too long.
+pub(crate) async fn expire(state: &AppState) -> Result<(), ApiError> {
+    let now = unix_now();
+    state.files.expire_uploads(now).await.map_err(|error| catalog_failed(&error))?;
+    for (tenant, id) in state.documents.catalog.expired_files(now).await.map_err(|error| catalog_failed(&error))? {
+        remove(state, &tenant, &id).await?;
     }
-    match state.files.remove(&caller.tenant, &id).await.map_err(|error| catalog_failed(&error))? {
+    Ok(())
+}
+
+/// Out of every vector store first, so that nothing is answered from a file that is gone; false if there was none.
+async fn remove(state: &AppState, tenant: &Tenant, id: &str) -> Result<bool, ApiError> {
+    for store in state.documents.catalog.stores_of_file(tenant, id).await.map_err(|error| catalog_failed(&error))? {
+        state.documents.detach(tenant, &store, id).await?;
+    }
+    state.files.remove(tenant, id).await.map_err(|error| catalog_failed(&error))
+}
+
+/// `DELETE /v1/files/{id}`: out of every vector store as well.
+pub(crate) async fn delete(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
+    match remove(&state, &caller.tenant, &id).await? {
         true => Ok(Json(Deleted { id, object: "file".to_owned(), deleted: true })),
         false => Err(no_file(&id)),
     }

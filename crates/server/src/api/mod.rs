@@ -1,5 +1,6 @@
 //! One module for each family of routes.
 
+pub(crate) mod aliases;
 pub(crate) mod beside;
 pub(crate) mod chat;
 pub(crate) mod conversation;
@@ -7,6 +8,7 @@ pub(crate) mod documents;
 pub(crate) mod embeddings;
 pub(crate) mod evaluations;
 pub(crate) mod files;
+pub(crate) mod fine_tuning;
 pub(crate) mod generations;
 pub(crate) mod health;
 pub(crate) mod models;
@@ -15,5 +17,6 @@ pub(crate) mod page;
 pub(crate) mod releases;
 pub(crate) mod responses;
 pub(crate) mod search;
+pub(crate) mod uploads;
 pub(crate) mod vector_stores;
 pub(crate) mod wire;

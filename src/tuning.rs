@@ -1,0 +1,187 @@
+//! Fine-tuning with the settings: which base models there are, who trains them, and where the trained ones answer.
+
+use crate::assemble::{Library, gguf_file, llama_settings, now, threads};
+use async_trait::async_trait;
+use groundtone_catalog::{FileStore, ModelRecord};
+use groundtone_config::{Config, Engine};
+use groundtone_local::{ChatTokenizer, LlamaChat, LlamaSettings};
+use groundtone_provider::{ChatModel, Endpoint, Error, post_webhook};
+use groundtone_tuning::jobs::{Jobs, JobsSettings, Parts, PlainCheck, Resources, SendWebhook, Shelf, WebhookMessage, Workshop, sign};
+use groundtone_tuning::{Hyperparameters, LoraTrainer, TargetModule, TrainError, Trainer};
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// Longest wait for a webhook's receiver.
+const WEBHOOK_WAIT: Duration = Duration::from_secs(15);
+
+/// Jobs of the settings. `chat` is the local chat model, if it is one: adapters of the same base are applied to it, and its weights are in memory once.
+pub(crate) fn jobs(config: &Config, library: &Library, files: Arc<FileStore>, chat: Option<LlamaChat>) -> anyhow::Result<Jobs> {
+    let bases = Bases::of(config);
+    let directory = library.directory.path().to_owned();
+    let shelf = LocalShelf {
+        files: bases.files.clone(),
+        settings: llama_settings(config, String::new()),
+        loaded: Mutex::new(chat.map(|chat| (chat.id().to_owned(), chat)).into_iter().collect()),
+    };
+    let disk = directory.clone();
+    let parts = Parts {
+        catalog: library.catalog.clone(),
+        files,
+        workshop: Arc::new(LocalWorkshop { bases, threads: threads(config.chat.threads) }),
+        shelf: Arc::new(shelf),
+        check: Arc::new(PlainCheck),
+        webhook: webhook(config)?,
+        resources: Arc::new(move || Resources::of_machine(&disk)),
+        clock: Arc::new(now),
+    };
+    let settings = JobsSettings {
+        directory,
+        parallel: config.tuning.parallel,
+        most_open_jobs: config.tuning.max_open_jobs,
+        hyperparameters: hyperparameters(config)?,
+    };
+    Ok(Jobs::new(parts, settings))
+}
+
+fn hyperparameters(config: &Config) -> anyhow::Result<Hyperparameters> {
+    let tuning = &config.tuning;
+    let module = |name: &String| serde_json::from_value::<TargetModule>(serde_json::Value::from(name.as_str()));
+    Ok(Hyperparameters {
+        learning_rate_multiplier: tuning.learning_rate_multiplier,
+        rank: tuning.rank,
+        alpha: tuning.alpha,
+        dropout: tuning.dropout,
+        target_modules: tuning.target_modules.iter().map(module).collect::<Result<_, _>>()?,
+        trained_layers: Some(tuning.trained_layers).filter(|&layers| layers > 0),
+        max_row_tokens: tuning.max_row_tokens,
+        checkpoint_every: tuning.checkpoint_every,
+        validate_every: tuning.validate_every,
+        ..Hyperparameters::default()
+    })
+}
+
+/// Base models: the names that clients send, and the files of what they stand for.
+struct Bases {
+    names: Vec<(String, String)>,
+    files: HashMap<String, PathBuf>,
+}
+
+impl Bases {
+    fn of(config: &Config) -> Self {
+        let mut names: Vec<(String, String)> = config.tuning.base_model_pairs().flatten().collect();
+        let mut files = HashMap::new();
+        if config.chat.kind == Engine::Local
+            && let Ok((path, id)) = gguf_file(config)
+        {
+            if names.is_empty() {
+                names.push((id.clone(), id.clone()));
+            }
+            files.insert(id, path);
+        }
+        for (_, model) in &names {
+            let known = groundtone_local::ModelStore::new(&config.models.directory).paths(model).ok();
+            let known = known.and_then(|paths| paths.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "gguf")));
+            // What is no known model is a path; the trainer says what is wrong with it.
+            files.entry(model.clone()).or_insert_with(|| known.unwrap_or_else(|| PathBuf::from(model)));
+        }
+        Self { names, files }
+    }
+}
+
+struct LocalWorkshop {
+    bases: Bases,
+    threads: usize,
+}
+
+impl Workshop for LocalWorkshop {
+    fn names(&self) -> Vec<String> {
+        self.bases.names.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn trained_model(&self, name: &str) -> Option<String> {
+        self.bases.names.iter().find(|(known, _)| known == name).map(|(_, model)| model.clone())
+    }
+
+    fn trainer(&self, model: &str) -> Result<Arc<dyn Trainer>, TrainError> {
+        let failed = |reason: String| TrainError::Model { model: model.to_owned(), reason };
+        let path = self.bases.files.get(model).ok_or_else(|| failed("it is no longer in `tuning.base_models`".to_owned()))?;
+        let tokenizer = ChatTokenizer::load(path, model).map_err(|error| failed(error.to_string()))?;
+        Ok(Arc::new(LoraTrainer::new(path, model, Arc::new(tokenizer), self.threads)?))
+    }
+}
+
+/// Trained models in this process: one base for all of its adapters.
+struct LocalShelf {
+    files: HashMap<String, PathBuf>,
+    settings: LlamaSettings,
+    loaded: Mutex<HashMap<String, LlamaChat>>,
+}
+
+impl LocalShelf {
+    async fn base(&self, name: &str) -> Result<LlamaChat, Error> {
+        let failed = |reason: String| Error::Model { model: name.to_owned(), reason };
+        let mut loaded = self.loaded.lock().await;
+        if let Some(base) = loaded.get(name) {
+            return Ok(base.clone());
+        }
+        let path = self.files.get(name).ok_or_else(|| failed("it is no longer in `tuning.base_models`".to_owned()))?.clone();
+        let settings = LlamaSettings { model_id: name.to_owned(), ..self.settings.clone() };
+        let load = tokio::task::spawn_blocking(move || LlamaChat::load(&path, settings));
+        let base = load.await.map_err(|error| failed(error.to_string()))??;
+        loaded.insert(name.to_owned(), base.clone());
+        Ok(base)
+    }
+}
+
+#[async_trait]
+impl Shelf for LocalShelf {
+    async fn open(&self, id: &str, model: &ModelRecord, adapter: &Path) -> Result<Arc<dyn ChatModel>, Error> {
+        let base = self.base(&model.base).await?;
+        if let Some(ready) = base.with_adapter(id) {
+            return Ok(ready);
+        }
+        base.load_adapter(id, adapter).await?;
+        base.with_adapter(id).ok_or_else(|| Error::Model { model: model.id.clone(), reason: "its adapter was unloaded".to_owned() })
+    }
+
+    async fn open_base(&self, model: &str) -> Result<Arc<dyn ChatModel>, Error> {
+        Ok(Arc::new(self.base(model).await?))
+    }
+
+    async fn forget(&self, id: &str) {
+        for base in self.loaded.lock().await.values() {
+            if let Err(error) = base.unload_adapter(id).await {
+                tracing::warn!(model = id, %error, "an adapter could not be unloaded");
+            }
+        }
+    }
+}
+
+struct SignedWebhook {
+    endpoint: Endpoint,
+    secret: SecretString,
+}
+
+fn webhook(config: &Config) -> anyhow::Result<Option<Arc<dyn SendWebhook>>> {
+    let (url, variable) = (&config.tuning.webhook_url, &config.tuning.webhook_secret_env);
+    let secret = match url.is_empty() {
+        true => None,
+        false => groundtone_config::secret("tuning.webhook_secret_env", variable)?,
+    };
+    let Some(secret) = secret else { return Ok(None) };
+    let endpoint = Endpoint::new(url, None, WEBHOOK_WAIT, WEBHOOK_WAIT, WEBHOOK_WAIT)?;
+    Ok(Some(Arc::new(SignedWebhook { endpoint, secret })))
+}
+
+#[async_trait]
+impl SendWebhook for SignedWebhook {
+    async fn send(&self, message: &WebhookMessage) -> Result<(), String> {
+        let (timestamp, signature) = (message.timestamp.to_string(), sign(self.secret.expose_secret(), message));
+        let headers = [("webhook-id", message.id.as_str()), ("webhook-timestamp", &timestamp), ("webhook-signature", &signature)];
+        post_webhook(&self.endpoint, &headers, message.body.clone()).await.map_err(|error| error.to_string())
+    }
+}
