@@ -94,7 +94,7 @@ async fn bad_rows_fail_the_job_and_say_which() {
         let failed = rig.until(&job.id, "failure", |job| job.status == JobStatus::Failed).await;
         let error = failed.error.unwrap();
         assert_eq!((error.code.as_str(), error.message.as_str(), error.param.as_deref()), (code, message, Some("training_file")));
-        assert!(!folder.path().join("tuning/default").join(&job.id).exists(), "its files are gone");
+        rig.until_gone(&job.id).await;
     }
     rig.gate.allow(100);
     let file = rig.file(&good.replace("\"x\"", "\"explode\"")).await;
@@ -174,7 +174,7 @@ async fn a_job_is_called_off_within_a_step_and_leaves_nothing() {
     let next = rig.create(1).await;
     rig.until(&next.id, "the next job", |job| job.status == JobStatus::Succeeded).await;
     assert_eq!(rig.trained(), [1, 2, 3, 4, 1, 2, 3], "no step after the call");
-    assert!(!folder.path().join("tuning/default").join(&job.id).exists());
+    rig.until_gone(&job.id).await;
     assert!(rig.catalog.models_of_job(&rig.tenant, &job.id).await.unwrap().is_empty(), "its checkpoints do not answer");
     for again in [
         rig.jobs.cancel(&rig.tenant, &job.id).await,

@@ -33,6 +33,14 @@ impl Jobs {
             let message = format!("The server was restarted; the job goes on from its last checkpoint (step {})", job.step);
             self.happen(&tenant, &job.id, JobEvent::Interrupted, vec![self.said(message)], |_| {}).await?;
         }
+        // What a process left behind that ended before it had cleaned up.
+        for status in [JobStatus::Failed, JobStatus::Cancelled] {
+            for (tenant, job) in self.parts.catalog.jobs_with(status).await? {
+                if self.folder(&tenant, &job.id).is_dir() {
+                    self.discard(&tenant, &job.id).await;
+                }
+            }
+        }
         let tasks = TaskTracker::new();
         while !stop.is_cancelled() {
             for (tenant, job) in self.parts.catalog.jobs_with(JobStatus::ValidatingFiles).await? {

@@ -366,6 +366,18 @@ impl Rig {
         panic!("{what} did not happen: {:?}", self.job(id).await);
     }
 
+    /// Waits until nothing of the job is on the disk.
+    pub async fn until_gone(&self, id: &str) {
+        let folder = self.folder.join("tuning").join(self.tenant.as_str()).join(id);
+        for _ in 0..5_000 {
+            if !folder.exists() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("{} is still there", folder.display());
+    }
+
     /// What was said, oldest first.
     pub async fn messages(&self, id: &str) -> Vec<String> {
         let page = groundtone_catalog::Page { after: None, limit: 1_000, ascending: true };
