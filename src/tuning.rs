@@ -4,9 +4,12 @@ use crate::assemble::{Library, gguf_file, llama_settings, now, threads};
 use async_trait::async_trait;
 use groundtone_catalog::{FileStore, ModelRecord};
 use groundtone_config::{Config, Engine};
+use groundtone_datasets::validate::{self, Options, Severity};
 use groundtone_local::{ChatTokenizer, LlamaChat, LlamaSettings};
 use groundtone_provider::{ChatModel, Endpoint, Error, post_webhook};
-use groundtone_tuning::jobs::{Jobs, JobsSettings, Parts, PlainCheck, Resources, SendWebhook, Shelf, WebhookMessage, Workshop, sign};
+use groundtone_tuning::jobs::{
+    CheckRows, FileProblem, Jobs, JobsSettings, Parts, PlainCheck, Resources, SendWebhook, Shelf, WebhookMessage, Workshop, sign,
+};
 use groundtone_tuning::{Hyperparameters, LoraTrainer, TargetModule, TrainError, Trainer};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::HashMap;
@@ -33,7 +36,7 @@ pub(crate) fn jobs(config: &Config, library: &Library, files: Arc<FileStore>, ch
         files,
         workshop: Arc::new(LocalWorkshop { bases, threads: threads(config.chat.threads) }),
         shelf: Arc::new(shelf),
-        check: Arc::new(PlainCheck),
+        check: Arc::new(RowsCheck),
         webhook: webhook(config)?,
         resources: Arc::new(move || Resources::of_machine(&disk)),
         clock: Arc::new(now),
@@ -62,6 +65,29 @@ fn hyperparameters(config: &Config) -> anyhow::Result<Hyperparameters> {
         validate_every: tuning.validate_every,
         ..Hyperparameters::default()
     })
+}
+
+/// Problems that are listed: the first error is told, and warnings before it must not push it out.
+const LISTED: usize = 10_000;
+
+/// Rows as every server of the API takes them. The first problem that makes a file useless is the job's error.
+struct RowsCheck;
+
+impl CheckRows for RowsCheck {
+    fn check(&self, file: &Path, method: &str, is_validation: bool) -> Result<(), FileProblem> {
+        PlainCheck.check(file, method, is_validation)?;
+        let invalid = |message: String| FileProblem { code: "invalid_training_file".to_owned(), message };
+        let method = if method == "dpo" { validate::Method::Dpo } else { validate::Method::Sft };
+        let options = Options { method, max_problems: LISTED, threads: 1, ..Options::default() };
+        let source = std::fs::File::open(file).map_err(|error| invalid(format!("The file cannot be read: {error}")))?;
+        let report = validate::validate(source, &options).map_err(|error| invalid(format!("The file cannot be read: {error}")))?;
+        // How many rows there must be is checked above, in OpenAI's words; a file of validation rows may be short.
+        let problem = report.problems.iter().find(|problem| problem.severity == Severity::Error && problem.rule != "too-few-rows");
+        match problem {
+            Some(problem) => Err(invalid(format!("Invalid file format. Line {}: {}", problem.line, problem.message))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Base models: the names that clients send, and the files of what they stand for.
