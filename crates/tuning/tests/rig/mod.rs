@@ -137,13 +137,13 @@ impl Trainer for Counter {
                 tokens: 10,
             });
             let mut metrics = Metrics { step, train_loss, train_mean_token_accuracy: accuracy, ..Metrics::default() };
-            let ends_epoch = step % an_epoch == 0;
+            let ends_epoch = step.is_multiple_of(an_epoch);
             if ends_epoch && request.validation_file.is_some() {
                 metrics.full_valid_loss = Some(0.5);
                 metrics.full_valid_mean_token_accuracy = Some(0.75);
                 report(Progress::Validation { step, loss: 0.5, mean_token_accuracy: 0.75, full: true });
             }
-            if ends_epoch || step % self.checkpoint_every == 0 {
+            if ends_epoch || step.is_multiple_of(self.checkpoint_every) {
                 let adapter = request.folder.join(format!("step-{step}.gguf"));
                 std::fs::write(&adapter, format!("adapter {step}")).unwrap();
                 let checkpoint = Checkpoint { step, epoch: ends_epoch.then(|| (step / an_epoch) as u32), adapter, metrics };
