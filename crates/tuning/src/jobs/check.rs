@@ -85,7 +85,7 @@ mod tests {
         let cases: [(Vec<u8>, bool, Option<&str>); 8] = [
             (row.repeat(10).into_bytes(), false, None),
             (row.repeat(3).into_bytes(), false, Some("Training file has 3 example(s), but must have at least 10 examples")),
-            (row.repeat(1).into_bytes(), true, None),
+            (row.as_bytes().to_vec(), true, None),
             (Vec::new(), false, Some("Training file has 0 example(s), but must have at least 10 examples")),
             (Vec::new(), true, Some("Validation file has no examples")),
             ([row.repeat(10).as_bytes(), b"\xff\xfe\n"].concat(), false, Some("Invalid file format. Line 11 is not UTF-8.")),
