@@ -6,7 +6,7 @@ use crate::ranking;
 use anyhow::Context;
 use groundtone_answer::{Answerer, Assistant, Live, Variant};
 use groundtone_catalog::{Catalog, DataDirectory, EmbeddingCache};
-use groundtone_config::{Chat, Config, Engine, ExtractorKind, Links, LogFormat, RetrievalMode};
+use groundtone_config::{Chat, Config, Engine, ExtractorKind, Links, LogFormat, Personal, RetrievalMode};
 use groundtone_index::{SparseEmbedder, VectorIndex};
 use groundtone_index_edge::{Bm25, EdgeIndex, EdgeSettings};
 use groundtone_index_qdrant::{QdrantIndex, QdrantSettings};
@@ -17,11 +17,12 @@ use groundtone_ingest::{Build, ChunkSettings, IngestSettings, Ingester, SourceSe
 use groundtone_local::{FetchPolicy, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
 use groundtone_prompt::{CitationPolicy, LinkRule, PromptContract, ReadingRules, TemplateVersion};
 use groundtone_provider::{
-    Batcher, BreakerSettings, CallLimits, ChatModel, DocumentExtractor, Embedder, Endpoint, OpenAiChat, OpenAiEmbeddings, Pace, Resilience,
-    Resilient, Sampling,
+    AnswerCache, Batcher, BreakerSettings, CachedChat, CachedEmbedder, CallLimits, ChatModel, DocumentExtractor, Embedder, Endpoint,
+    Observe, OpenAiChat, OpenAiEmbeddings, Pace, Resilience, Resilient, Sampling,
 };
 use groundtone_retrieval::{CondenseLimits, Mode, Retriever, Settings};
 use groundtone_server::OWNER_HEADER;
+use groundtone_telemetry::{Kind, Metrics, Redactor};
 use groundtone_types::Tenant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,8 +51,20 @@ pub(crate) fn settings(global: &Global, flags: &[(&str, String)]) -> anyhow::Res
         LogFormat::Text => groundtone_telemetry::Format::Text,
         LogFormat::Json => groundtone_telemetry::Format::Json,
     };
-    groundtone_telemetry::init(format, &config.log.level)?;
+    groundtone_telemetry::init(format, &config.log.level, redactor(&config)?)?;
     Ok(config)
+}
+
+/// What takes personal data and secrets out of logs and traces.
+pub(crate) fn redactor(config: &Config) -> anyhow::Result<Redactor> {
+    let kind = |kind: &Personal| match kind {
+        Personal::Email => Kind::Email,
+        Personal::Phone => Kind::Phone,
+        Personal::Card => Kind::Card,
+        Personal::Iban => Kind::Iban,
+    };
+    let kinds: Vec<Kind> = config.privacy.redact.iter().map(kind).collect();
+    Redactor::new(&kinds, &config.privacy.patterns).map_err(|error| hint(format!("`privacy.patterns`: {error}"), "correct the pattern"))
 }
 
 /// Unix seconds.
@@ -112,6 +125,20 @@ pub(crate) async fn embedder(config: &Config) -> anyhow::Result<Arc<dyn Embedder
         model.zip(tokenizer).ok_or_else(|| anyhow::anyhow!("`embedder.model` = `{}` is not an embedding model", settings.model))?;
     let load = move || LocalEmbedder::load(&settings.model, &model, &tokenizer, threads(settings.threads));
     Ok(Arc::new(tokio::task::spawn_blocking(load).await.context("loading the embedder")??))
+}
+
+/// Counts the look-ups of a cache.
+fn observing(metrics: &Arc<Metrics>, cache: &'static str) -> Observe {
+    let metrics = metrics.clone();
+    Arc::new(move |hit| metrics.cached(cache, hit))
+}
+
+/// The embedder with a memory for questions.
+fn remembering(embedder: Arc<dyn Embedder>, config: &Config, metrics: &Arc<Metrics>) -> Arc<dyn Embedder> {
+    match config.cache.queries {
+        0 => embedder,
+        most => Arc::new(CachedEmbedder::new(embedder, most, observing(metrics, "queries"))),
+    }
 }
 
 /// The chat model of the settings.
@@ -238,16 +265,21 @@ pub(crate) struct Library {
     pub(crate) embedder: Arc<dyn Embedder>,
     pub(crate) sparse: Arc<dyn SparseEmbedder>,
     pub(crate) tenant: Tenant,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) answers: Option<Arc<AnswerCache>>,
 }
 
 impl Library {
     /// Opens everything; the data directory first, so that a second process is told at once.
     pub(crate) async fn open(config: &Config, command: &str) -> anyhow::Result<Self> {
         let directory = data_directory(config, command)?;
-        let embedder = embedder(config).await?;
+        let metrics = Arc::new(Metrics::new());
+        let embedder = remembering(embedder(config).await?, config, &metrics);
+        let answers = (config.cache.answers_mb > 0)
+            .then(|| Arc::new(AnswerCache::new(config.cache.answers_mb << 20, observing(&metrics, "answers"))));
         let catalog = Arc::new(Catalog::open(&directory).await?);
         let index = index(config, &directory).await?;
-        Ok(Self { directory, catalog, index, embedder, sparse: sparse(config)?, tenant: Tenant::default() })
+        Ok(Self { directory, catalog, index, embedder, sparse: sparse(config)?, tenant: Tenant::default(), metrics, answers })
     }
 
     /// Ingest with these parts.
@@ -324,6 +356,10 @@ impl Library {
     /// The same with a chat model that is loaded already.
     pub(crate) async fn answerer_with(&self, config: &Config, model: Arc<dyn ChatModel>) -> anyhow::Result<Answerer> {
         let retriever = self.retriever(config).await?;
+        let model: Arc<dyn ChatModel> = match &self.answers {
+            Some(answers) => Arc::new(CachedChat::new(model, answers.clone())),
+            None => model,
+        };
         let contract = PromptContract {
             template: TemplateVersion::V1,
             system: config.assistant.system.clone(),

@@ -8,7 +8,9 @@ mod shadows;
 mod tuning;
 
 use clap::{Parser, Subcommand};
-use commands::{ask, dataset, demo, eval, extract, extract_worker, fsck, generations, ingest, models, release, runs, search, serve, tune};
+use commands::{
+    ask, dataset, demo, eval, extract, extract_worker, fsck, generations, ingest, keys, models, release, runs, search, serve, traces, tune,
+};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -70,6 +72,14 @@ enum Command {
     Release(release::Args),
     /// Fine-tuning jobs, on this server or on any other of OpenAI's API: create, watch, list, cancel, pause, resume
     Tune(tune::Args),
+    /// API keys: make one, list them, end one
+    Keys(keys::Args),
+    /// Who changed what, and who looked at what
+    Audit(keys::AuditArgs),
+    /// What was answered, from what, and what people thought of it
+    Traces(traces::Args),
+    /// Ask a question of the past again, with other settings, and see what differs
+    Replay(traces::ReplayArgs),
     /// Model files: pull them, or list them
     Models(models::Args),
     /// Print every setting with its default and its documentation
@@ -125,6 +135,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Fsck(args) => fsck::run(&global, args).await,
         Command::Dataset(args) => dataset::run(&global, args).await,
         Command::Tune(args) => tune::run(&global, args).await,
+        Command::Keys(args) => keys::run(&global, args).await,
+        Command::Audit(args) => keys::audit_log(&global, args).await,
+        Command::Traces(args) => traces::run(&global, args).await,
+        Command::Replay(args) => traces::replay(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
         Command::Release(args) => release::run(&global, args).await,
         Command::Runs(args) => runs::run(&global, args).await,

@@ -25,6 +25,7 @@ mod stories {
     pub mod full_disk;
     pub mod generations;
     pub mod ingest;
+    pub mod operations;
     pub mod releases;
     pub mod reports;
     pub mod retrieval;

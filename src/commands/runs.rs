@@ -1,8 +1,8 @@
 use crate::Global;
 use crate::assemble::{data_directory, running_server, settings};
+use crate::commands::when;
 use crate::output::{hint, json, line};
 use anyhow::Context;
-use chrono::DateTime;
 use groundtone_catalog::{Catalog, Quarantined, RunRecord};
 use groundtone_ingest::Report;
 use groundtone_provider::{Endpoint, get_json};
@@ -86,11 +86,6 @@ impl Ledger {
             }
         })
     }
-}
-
-/// Seconds since 1970 as people write them, in UTC.
-fn when(seconds: i64) -> String {
-    DateTime::from_timestamp(seconds, 0).map_or_else(|| seconds.to_string(), |at| at.format("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 fn report_of(run: &RunRecord) -> anyhow::Result<Option<Value>> {

@@ -1,12 +1,14 @@
 use crate::Global;
-use crate::assemble::{Library, configured, local_chat, needed_models, now, settings, source_settings};
+use crate::assemble::{Library, configured, local_chat, needed_models, now, redactor, settings, source_settings};
 use crate::commands::models::pull;
 use crate::output::{hint, line};
 use crate::{shadows, tuning};
-use groundtone_catalog::{FileLimits, FileStore};
+use groundtone_catalog::{FileLimits, FileStore, KeyLimits, Retention};
 use groundtone_config::{Config, Engine};
 use groundtone_ingest::IngestSettings;
-use groundtone_server::{AccessPolicy, AppState, Documents, KeyHash, Limits, Releases, ResponseStore};
+use groundtone_server::{
+    AccessPolicy, AppState, Documents, Keeping, KeyHash, KeyRing, Limits, PageTokens, Price, Recorder, Releases, ResponseStore,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -61,6 +63,8 @@ pub(crate) async fn serve(
     listener: TcpListener,
     announce: impl FnOnce(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let owner_key = uuid::Uuid::new_v4().simple().to_string();
+    let access = access(config, &library, KeyHash::of(&owner_key)).await?;
     library.retriever(config).await?;
     let local = match config.chat.kind {
         Engine::Local => Some(local_chat(config).await?),
@@ -74,7 +78,6 @@ pub(crate) async fn serve(
         let sink = shadows::sink(library.directory.path().join("shadow.jsonl"), now);
         answerer = answerer.with_shadows(config.release.shadow_parallel, sink);
     }
-    let keys = config.server.api_key_sha256.iter().filter_map(|hex| KeyHash::from_hex(hex)).collect();
     let seconds = Duration::from_secs;
     let documents = Documents {
         ingester: library.ingester(config).await?,
@@ -83,7 +86,6 @@ pub(crate) async fn serve(
         sources: source_settings(config)?,
         turn: Arc::default(),
     };
-    let owner_key = uuid::Uuid::new_v4().simple().to_string();
     let limits = Limits {
         max_document_bytes: usize::try_from(config.ingest.max_file_bytes).unwrap_or(usize::MAX),
         max_training_bytes: usize::try_from(config.tuning.max_file_mb << 20).unwrap_or(usize::MAX),
@@ -102,6 +104,13 @@ pub(crate) async fn serve(
     let files = FileLimits { quota_bytes: config.files.quota_mb << 20, most_files: config.files.max_files };
     let files = Arc::new(FileStore::open(&library.directory, library.catalog.clone(), files).await?);
     let tuning = Arc::new(tuning::jobs(config, &library, files.clone(), local)?);
+    let keeping = Keeping {
+        traces: config.traces.keep,
+        retention: Retention { days: config.traces.keep_days, count: config.traces.keep_count },
+        audit_days: config.server.audit_days,
+        redactor: redactor(config)?,
+    };
+    let recorder = Arc::new(Recorder::start(library.catalog.clone(), access.keys.clone(), library.metrics.clone(), keeping));
     let state = AppState {
         answerer,
         releases,
@@ -111,7 +120,10 @@ pub(crate) async fn serve(
         tuning,
         responses: ResponseStore::default(),
         embedder: library.embedder.clone(),
-        access: AccessPolicy { keys, owner: Some(KeyHash::of(&owner_key)) },
+        recorder: recorder.clone(),
+        metrics: library.metrics.clone(),
+        answers: library.answers.clone(),
+        access,
         limits,
         started_at: now(),
     };
@@ -120,8 +132,41 @@ pub(crate) async fn serve(
     let stop = stop_signal()?;
     announce(&address)?;
     groundtone_server::run(listener, Arc::new(state), stop).await?;
+    recorder.flush().await;
     library.catalog.close().await;
     Ok(())
+}
+
+/// Who may call, and how much.
+async fn access(config: &Config, library: &Library, owner: KeyHash) -> anyhow::Result<AccessPolicy> {
+    let configured = config.server.api_key_sha256.iter().filter_map(|hex| KeyHash::from_hex(hex)).collect();
+    let keys = Arc::new(KeyRing::load(&library.catalog, configured, now()).await?);
+    let loopback = config.server.is_loopback();
+    if !loopback && keys.is_empty() {
+        let message = format!("listening on {} needs a key: everybody there could ask", config.server.host);
+        return Err(hint(message, "`groundtone keys create --name NAME --scope chat` makes one"));
+    }
+    let limits = &config.limits;
+    let count = |limit: u64| Some(limit).filter(|limit| *limit > 0);
+    let money = |limit: f64| Some(limit).filter(|limit| *limit > 0.0);
+    let price = |(model, input, output)| Price { model, input, output };
+    Ok(AccessPolicy {
+        keys,
+        pages: PageTokens::new()?,
+        page_token_seconds: config.server.page_token_seconds,
+        origins: config.server.cors_origins.clone(),
+        limits: KeyLimits {
+            requests_per_minute: count(limits.requests_per_minute),
+            requests_per_day: count(limits.requests_per_day),
+            tokens_per_minute: count(limits.tokens_per_minute),
+            tokens_per_day: count(limits.tokens_per_day),
+            money_per_minute: money(limits.money_per_minute),
+            money_per_day: money(limits.money_per_day),
+        },
+        prices: limits.model_prices().flatten().map(price).collect(),
+        loopback,
+        owner: Some(owner),
+    })
 }
 
 /// Resolves at Ctrl-C or SIGTERM. The handlers are in place when this returns.

@@ -77,6 +77,12 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// Asks it to stop, and waits until it has.
+    pub fn stop(mut self) {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(asked.success() && self.child.wait().unwrap().success(), "it did not stop in order");
+    }
+
     /// A connection that has sent a request.
     pub fn connect(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
         let host = self.address.strip_prefix("http://").unwrap();

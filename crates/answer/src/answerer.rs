@@ -166,8 +166,13 @@ impl Answerer {
 
     /// Answers and waits for the end.
     pub async fn answer(&self, question: Question) -> Result<Answer, Error> {
-        let events = self.stream(question).await?;
-        self.whole(events).await
+        collect(self.stream(question).await?, self.model_id()).await
+    }
+
+    /// The same, searching in another way.
+    #[must_use]
+    pub fn searching(&self, retriever: Retriever) -> Self {
+        Self { retriever, ..self.clone() }
     }
 
     /// Answers piece by piece. An error here means that nothing was written yet.
@@ -184,18 +189,6 @@ impl Answerer {
             None => answer,
             Some(watch) => Watched { question, decision, live, watch, began }.follow(answer),
         }
-    }
-
-    async fn whole(&self, mut events: AnswerStream) -> Result<Answer, Error> {
-        let (mut text, mut all_beside) = (String::new(), Vec::new());
-        while let Some(event) = events.next().await {
-            match event? {
-                AnswerEvent::Delta(delta) => text.push_str(&delta),
-                AnswerEvent::Beside(beside) => all_beside.push(beside),
-                AnswerEvent::Done(summary) => return Ok(Answer { text, beside: all_beside, summary: *summary }),
-            }
-        }
-        Err(Error::Unfinished { model: self.model_id().to_owned() })
     }
 
     /// Asks the variants of a decision one after the other until one has begun to answer.
@@ -342,6 +335,7 @@ impl Asked<'_> {
             evidence: found.evidence,
             rewritten_query: found.rewritten(),
             timings: Timings::default(),
+            trace_id: None,
         }
     }
 }

@@ -18,10 +18,10 @@ mod variant;
 mod watch;
 mod writing;
 
-pub use answerer::{Answerer, Assistant, RAG};
+pub use answerer::{Answerer, Assistant, RAG, collect};
 pub use error::Error;
 pub use evidence::Found;
-pub use plain::{answer_plain, stream_plain};
+pub use plain::stream_plain;
 pub use question::Question;
 pub use release::{Change, Refused, ReleaseState};
 pub use route::{Canary, Decision, Live, route};

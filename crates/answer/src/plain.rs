@@ -55,18 +55,3 @@ pub async fn stream_plain(model: Arc<dyn ChatModel>, question: Question) -> Resu
     });
     Ok(answer.boxed())
 }
-
-/// The same, waiting for the end.
-pub async fn answer_plain(model: Arc<dyn ChatModel>, question: Question) -> Result<Answer, Error> {
-    let name = model.id().to_owned();
-    let mut events = stream_plain(model, question).await?;
-    let (mut text, mut all_beside) = (String::new(), Vec::new());
-    while let Some(event) = events.next().await {
-        match event? {
-            AnswerEvent::Delta(delta) => text.push_str(&delta),
-            AnswerEvent::Beside(beside) => all_beside.push(beside),
-            AnswerEvent::Done(summary) => return Ok(Answer { text, beside: all_beside, summary: *summary }),
-        }
-    }
-    Err(Error::Unfinished { model: name })
-}

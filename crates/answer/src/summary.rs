@@ -120,6 +120,9 @@ pub struct Summary {
     pub rewritten_query: Option<String>,
     /// Where the time went.
     pub timings: Timings,
+    /// Under which id a trace of it is kept; the server says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
 }
 
 impl Summary {

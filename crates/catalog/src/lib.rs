@@ -11,11 +11,13 @@ mod error;
 mod evaluations;
 mod file_store;
 mod files;
+mod keys;
 mod ledger;
 mod quarantine;
 mod releases;
 mod runs;
 mod schema;
+mod traces;
 mod tuning;
 mod uploads;
 mod vector_stores;
@@ -27,10 +29,12 @@ pub use error::Error;
 pub use evaluations::{EvaluatedArm, EvaluationRecord};
 pub use file_store::{FileLimits, FileStore, Incoming, NewFile};
 pub use files::{FileRecord, Page};
+pub use keys::{AuditRecord, KeyLimits, KeyRecord, Used};
 pub use ledger::{Catalog, CollectionRecord};
 pub use quarantine::Quarantined;
 pub use releases::{ReleaseEvent, ReleaseRecord};
 pub use runs::RunRecord;
+pub use traces::{Feedback, Outcome, Retention, Thumb, TraceExample, TraceFilter, TraceRecord, TracedSnippet};
 pub use tuning::{
     CheckpointRecord, EventRecord, HyperparameterChoice, JobError, JobRecord, JobStatus, ModelRecord, NewEvent, PendingWebhook,
     PermissionRecord, StepRecord,

@@ -56,4 +56,19 @@ pub(crate) const STEPS: &[&[&str]] = &[
         "CREATE TABLE checkpoint_permissions (tenant TEXT NOT NULL, model TEXT NOT NULL, id TEXT NOT NULL, created_at INTEGER NOT NULL, project TEXT NOT NULL,
             PRIMARY KEY (tenant, model, id)) STRICT, WITHOUT ROWID",
     ],
+    &[
+        "CREATE TABLE api_keys (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, hash BLOB NOT NULL, scopes TEXT NOT NULL, limits TEXT NOT NULL,
+            created_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER) STRICT, WITHOUT ROWID",
+        "CREATE TABLE key_usage (key TEXT NOT NULL, day INTEGER NOT NULL, requests INTEGER NOT NULL, tokens INTEGER NOT NULL, micros INTEGER NOT NULL,
+            PRIMARY KEY (key, day)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE audit (tenant TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, key TEXT, action TEXT NOT NULL, origin TEXT NOT NULL, request_id TEXT, status INTEGER,
+            PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID",
+    ],
+    &[
+        "CREATE TABLE traces (tenant TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, variant TEXT NOT NULL, outcome TEXT NOT NULL, record TEXT NOT NULL,
+            PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID",
+        "CREATE INDEX traces_by_time ON traces (at)",
+        "CREATE TABLE feedback (tenant TEXT NOT NULL, trace TEXT NOT NULL, thumb TEXT NOT NULL, text TEXT, correction TEXT, at INTEGER NOT NULL,
+            PRIMARY KEY (tenant, trace)) STRICT, WITHOUT ROWID",
+    ],
 ];

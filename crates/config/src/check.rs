@@ -110,12 +110,38 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     if let Some(wrong) = config.server.api_key_sha256.iter().find(|hash| hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit())) {
         return Err(("server.api_key_sha256", format!("`{wrong}` is not 64 hexadecimal digits")));
     }
-    let loopback = config.server.host.eq_ignore_ascii_case("localhost")
-        || config.server.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    if !loopback && config.server.api_key_sha256.is_empty() {
-        return Err(("server.host", "listening beyond this machine needs `server.api_key_sha256`".to_owned()));
-    }
+    operations(config)?;
     Ok(())
+}
+
+/// An address of this machine only.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn operations(config: &Config) -> Result<(), Problem> {
+    let origin = |origin: &str| match origin.split_once("://") {
+        Some(("http" | "https", host)) => {
+            !host.is_empty() && !host.contains(['/', '*', ' ', '?', '#', '@']) && origin.to_lowercase() == origin
+        }
+        _ => false,
+    };
+    if let Some(wrong) = config.server.cors_origins.iter().find(|given| !origin(given)) {
+        return Err(("server.cors_origins", format!("`{wrong}` is not an origin; write it as browsers send it: `https://shop.example`")));
+    }
+    between("server.page_token_seconds", config.server.page_token_seconds, 1, 86_400)?;
+    between("server.audit_days", config.server.audit_days, 1, 36_500)?;
+    between("limits.money_per_minute", config.limits.money_per_minute, 0.0, 1e9)?;
+    between("limits.money_per_day", config.limits.money_per_day, 0.0, 1e9)?;
+    if let Some(at) = config.limits.model_prices().position(|price| price.is_none()) {
+        let wrong = &config.limits.prices[at];
+        return Err(("limits.prices", format!("`{wrong}` must be a model, `=`, and its prices read/written: `gpt-4o-mini=0.15/0.60`")));
+    }
+    between("traces.keep_days", config.traces.keep_days, 1, 36_500)?;
+    between("traces.keep_count", config.traces.keep_count, 1, 100_000_000)?;
+    between("cache.answers_mb", config.cache.answers_mb, 0, 1_000_000)?;
+    between("cache.queries", config.cache.queries, 0, 10_000_000)
 }
 
 fn retrieval(retrieval: &Retrieval) -> Result<(), Problem> {

@@ -178,8 +178,12 @@ mod tests {
             ("[server]\nport = \"eighty\"", "`server.port` in groundtone.toml: invalid type: found string \"eighty\", expected u16"),
             ("[retrieval]\ntop_k = 0", "`retrieval.top_k` in groundtone.toml: must be between 1 and 50"),
             (
-                "[server]\nhost = \"0.0.0.0\"",
-                "`server.host` in groundtone.toml: listening beyond this machine needs `server.api_key_sha256`",
+                "[server]\ncors_origins = [\"https://shop.example/\"]",
+                "`server.cors_origins` in groundtone.toml: `https://shop.example/` is not an origin; write it as browsers send it: `https://shop.example`",
+            ),
+            (
+                "[limits]\nprices = [\"gpt=1\"]",
+                "`limits.prices` in groundtone.toml: `gpt=1` must be a model, `=`, and its prices read/written: `gpt-4o-mini=0.15/0.60`",
             ),
             ("[chat]\nkind = \"openai\"", "`chat.url` in groundtone.toml: `chat.kind = \"openai\"` needs the server's base URL"),
             (

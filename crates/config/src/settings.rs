@@ -25,6 +25,10 @@ pub struct Config {
     pub citations: Citations,
     pub assistant: Assistant,
     pub server: Server,
+    pub limits: KeyLimits,
+    pub traces: Traces,
+    pub privacy: Privacy,
+    pub cache: Cache,
     pub files: Files,
     pub tuning: Tuning,
     pub log: Log,
@@ -340,9 +344,76 @@ pub struct Server {
     pub port: u16,
     pub api_key_sha256: Vec<String>,
     pub api_key_env: String,
+    pub cors_origins: Vec<String>,
+    pub page_token_seconds: u32,
+    pub audit_days: u32,
     pub max_body_bytes: usize,
     pub request_timeout_seconds: u64,
     pub drain_seconds: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyLimits {
+    pub requests_per_minute: u64,
+    pub requests_per_day: u64,
+    pub tokens_per_minute: u64,
+    pub tokens_per_day: u64,
+    pub money_per_minute: f64,
+    pub money_per_day: f64,
+    pub prices: Vec<String>,
+}
+
+impl Server {
+    /// Whether it listens for this machine only.
+    pub fn is_loopback(&self) -> bool {
+        crate::check::is_loopback(&self.host)
+    }
+}
+
+impl KeyLimits {
+    /// `prices` as model, price of a million tokens read, and of a million written; `None` for an entry that is not `MODEL=INPUT/OUTPUT`.
+    pub fn model_prices(&self) -> impl Iterator<Item = Option<(String, f64, f64)>> {
+        self.prices.iter().map(|entry| {
+            let (model, prices) = entry.rsplit_once('=')?;
+            let (input, output) = prices.split_once('/')?;
+            let price = |text: &str| text.trim().parse::<f64>().ok().filter(|price| (0.0..=1e6).contains(price));
+            let model = model.trim();
+            (!model.is_empty()).then(|| Some((model.to_owned(), price(input)?, price(output)?)))?
+        })
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traces {
+    pub keep: bool,
+    pub keep_days: u32,
+    pub keep_count: u32,
+}
+
+/// Personal data that can be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Personal {
+    Email,
+    Phone,
+    Card,
+    Iban,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Privacy {
+    pub redact: Vec<Personal>,
+    pub patterns: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    pub answers_mb: u64,
+    pub queries: usize,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

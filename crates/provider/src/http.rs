@@ -144,6 +144,12 @@ pub async fn get_json<T: DeserializeOwned>(endpoint: &Endpoint, path: &str) -> R
     endpoint.read_json(response).await
 }
 
+/// Deletes `path` of an endpoint and reads the JSON that comes back.
+pub async fn delete_json<T: DeserializeOwned>(endpoint: &Endpoint, path: &str) -> Result<T, Error> {
+    let response = endpoint.send(endpoint.request(reqwest::Method::DELETE, path)).await?;
+    endpoint.read_json(response).await
+}
+
 /// Sends JSON to `path` of an endpoint and reads the JSON that comes back.
 pub async fn post_json<T: DeserializeOwned>(endpoint: &Endpoint, path: &str, body: &impl Serialize) -> Result<T, Error> {
     let response = endpoint.post(path, body).await?;

@@ -8,6 +8,7 @@
 
 mod batch;
 mod breaker;
+mod cached;
 mod chat;
 mod download;
 mod embeddings;
@@ -25,6 +26,7 @@ mod webhook;
 
 pub use batch::{Batch, Batcher, Pace};
 pub use breaker::BreakerSettings;
+pub use cached::{AnswerCache, CachedChat, CachedEmbedder, Observe};
 pub use chat::OpenAiChat;
 pub use download::{DownloadProgress, HubFile, download_from_hub};
 pub use embeddings::OpenAiEmbeddings;
@@ -32,7 +34,7 @@ pub use error::Error;
 pub use extract::{DocumentExtractor, ExtractedDocument, ExtractorKind, Media};
 pub use extras::ChatExtras;
 pub use fine_tuning::{FineTuningClient, JobAction};
-pub use http::{Endpoint, get_json, install_tls, post_json};
+pub use http::{Endpoint, delete_json, get_json, install_tls, post_json};
 pub use rerank::{HttpReranker, RerankShape, Reranker};
 pub use resilient::{Resilience, Resilient};
 pub use sse::{post_events, stream_chunks};

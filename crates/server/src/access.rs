@@ -1,15 +1,22 @@
 //! Who may call what: one table of routes, and the check in front of every one of them.
 
+use crate::api::wire::unix_now;
 use crate::error::ApiError;
+use crate::keyring::{Key, KeyHash, KeyRing};
+use crate::limits::{Gauge, Price, Standing};
+use crate::page_token::PageTokens;
 use crate::state::AppState;
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use groundtone_catalog::{AuditRecord, KeyLimits};
 use groundtone_types::{Scope, Tenant};
-use sha2::{Digest, Sha256};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tower_http::request_id::RequestId;
 
 /// What a route wants of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +36,8 @@ const INGEST: Need = Need::Scope(&[Scope::Ingest]);
 const FILES: Need = Need::Scope(&[Scope::Ingest, Scope::Tune]);
 const TUNE: Need = Need::Scope(&[Scope::Tune]);
 const SEARCH: Need = Need::Scope(&[Scope::Chat, Scope::Ingest]);
+const METRICS: Need = Need::Scope(&[Scope::Metrics]);
+const ADMIN: Need = Need::Scope(&[Scope::Admin]);
 
 /// Every guarded route: method, path as the router has it, and what it wants. A route that is not here is refused, whatever the key.
 pub const ROUTES: &[(&str, &str, Need)] = &[
@@ -92,6 +101,16 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/v1/groundtone/releases/promote", Need::Operator),
     ("POST", "/v1/groundtone/releases/canary", Need::Operator),
     ("POST", "/v1/groundtone/releases/rollback", Need::Operator),
+    ("POST", "/v1/groundtone/page_tokens", CHAT),
+    ("POST", "/v1/groundtone/feedback", CHAT),
+    ("GET", "/v1/groundtone/traces", ADMIN),
+    ("GET", "/v1/groundtone/traces/{id}", ADMIN),
+    ("POST", "/v1/groundtone/traces/{id}/replay", ADMIN),
+    ("POST", "/v1/groundtone/keys", ADMIN),
+    ("GET", "/v1/groundtone/keys", ADMIN),
+    ("DELETE", "/v1/groundtone/keys/{id}", ADMIN),
+    ("GET", "/v1/groundtone/audit", ADMIN),
+    ("GET", "/metrics", METRICS),
 ];
 
 /// What the table says of a route.
@@ -100,21 +119,50 @@ fn need_of(method: &Method, path: &str) -> Option<Need> {
     ROUTES.iter().find(|(known, route, _)| *known == method && *route == path).map(|(_, _, need)| *need)
 }
 
+/// Whether the audit log has it: everything that changes what is kept, and every look at what customers said. Questions have their traces.
+fn is_audited(method: &Method, path: &str, need: Need) -> bool {
+    match need {
+        Need::Operator => true,
+        Need::Owner => *method != Method::GET,
+        Need::Scope(scopes) if scopes.contains(&Scope::Admin) => path != "/v1/groundtone/audit",
+        Need::Scope(scopes) if scopes.contains(&Scope::Chat) => false,
+        Need::Key | Need::Scope(_) => !matches!(*method, Method::GET | Method::HEAD),
+    }
+}
+
 /// Who calls. Handlers take it as an argument; there is none in front of a route that nobody guards.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     /// Whose data.
     pub(crate) tenant: Tenant,
+    /// The key; `None` where the server has none.
+    pub(crate) key: Option<Arc<Key>>,
     /// What the caller may do.
     pub(crate) scopes: Vec<Scope>,
     /// Whether the caller has shown that it can read the data directory.
     pub(crate) owns_data: bool,
+    /// Whether a web page calls, with a token instead of a key.
+    pub(crate) page: bool,
+    /// The request's `x-request-id`.
+    pub(crate) request_id: Option<String>,
 }
 
 impl Caller {
-    /// Somebody with every right in the default tenant: the one caller of a server without keys, and the holder of a configured key.
+    /// The one caller of a server without keys.
     fn owner() -> Self {
-        Self { tenant: Tenant::default(), scopes: Scope::ALL.to_vec(), owns_data: false }
+        Self { tenant: Tenant::default(), key: None, scopes: Scope::ALL.to_vec(), page: false, owns_data: false, request_id: None }
+    }
+
+    fn of(key: Arc<Key>, page: bool) -> Self {
+        let scopes = key.record.scopes.clone();
+        let tenant = key.record.tenant.clone();
+        Self { tenant, key: Some(key), scopes: if page { vec![Scope::Chat] } else { scopes }, page, owns_data: false, request_id: None }
+    }
+
+    /// Id of the key; `owner` for the one in the data directory.
+    pub(crate) fn key_id(&self) -> Option<String> {
+        let owner = self.owns_data.then(|| "owner".to_owned());
+        self.key.as_ref().map(|key| key.record.id.clone()).or(owner)
     }
 
     fn has(&self, scope: Scope) -> bool {
@@ -151,28 +199,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// SHA-256 of a key. The key itself is never kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyHash([u8; 32]);
-
-impl KeyHash {
-    /// From 64 hexadecimal digits, as the configuration has them.
-    pub fn from_hex(text: &str) -> Option<Self> {
-        let mut hash = [0; 32];
-        hex::decode_to_slice(text.trim(), &mut hash).ok().map(|()| Self(hash))
-    }
-
-    /// Of a key itself.
-    pub fn of(key: &str) -> Self {
-        Self(Sha256::digest(key.as_bytes()).into())
-    }
-}
-
-/// Who may call.
-#[derive(Debug, Clone, Default)]
+/// Who may call, and how much.
+#[derive(Debug)]
 pub struct AccessPolicy {
-    /// Accepted keys. Empty: anybody on this machine, through a loopback address, and nobody else.
-    pub keys: Vec<KeyHash>,
+    /// The keys. None at all: anybody on this machine, through a loopback address, and nobody else.
+    pub keys: Arc<KeyRing>,
+    /// Signs the tokens of web pages.
+    pub pages: PageTokens,
+    /// Longest life of such a token, in seconds.
+    pub page_token_seconds: u32,
+    /// Origins whose pages may call.
+    pub origins: Vec<String>,
+    /// Limits of keys that have none of their own.
+    pub limits: KeyLimits,
+    /// What models cost.
+    pub prices: Vec<Price>,
+    /// Whether the server listens on a loopback address only.
+    pub loopback: bool,
     /// The key that stands in the data directory, new with each start. Who can read it there could read everything: it opens every route.
     pub owner: Option<KeyHash>,
 }
@@ -181,39 +224,146 @@ pub struct AccessPolicy {
 pub const OWNER_HEADER: &str = "x-groundtone-owner";
 
 impl AccessPolicy {
-    /// Who sent these headers. Hashes are compared, so timing tells nothing about a key.
-    fn identify(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    /// Whether no key is wanted.
+    fn is_open(&self) -> bool {
+        self.loopback && self.keys.is_empty()
+    }
+
+    /// Who sent these headers.
+    fn identify(&self, headers: &HeaderMap, now: i64) -> Result<Caller, ApiError> {
         let shown = headers.get(OWNER_HEADER).and_then(|value| value.to_str().ok()).map(KeyHash::of);
-        if shown.is_some() && shown == self.owner {
+        if shown.zip(self.owner).is_some_and(|(shown, owner)| shown.equals(owner)) {
             return Ok(Caller { owns_data: true, ..Caller::owner() });
         }
-        if self.keys.is_empty() {
+        if self.is_open() {
             return Ok(Caller::owner());
         }
-        let given =
-            headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
         let unauthorized = |message: &str| ApiError::new(StatusCode::UNAUTHORIZED, message).code("invalid_api_key");
-        let given = KeyHash::of(given.ok_or_else(|| unauthorized("send a key as `Authorization: Bearer KEY`"))?.trim());
-        if self.keys.contains(&given) { Ok(Caller::owner()) } else { Err(unauthorized("this key is not known here")) }
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let sent = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
+        let sent = sent.ok_or_else(|| unauthorized("send a key as `Authorization: Bearer KEY`"))?;
+        if PageTokens::is_one(sent) {
+            let claims = self.pages.read(sent, text(header::ORIGIN), now);
+            let claims = claims.ok_or_else(|| unauthorized("this token has expired, or is not for this page; get a new one"))?;
+            let key = self.keys.valid(&claims.key, now).ok_or_else(|| unauthorized("the key behind this token has ended"))?;
+            return Ok(Caller::of(key, true));
+        }
+        let key = self.keys.find(sent, now).ok_or_else(|| unauthorized("this key is not known here, or has ended"))?;
+        Ok(Caller::of(key, false))
     }
 }
 
-/// Finds out who calls and whether the table lets them.
-pub(crate) async fn authorize(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Result<Response, ApiError> {
-    let caller = state.access.identify(request.headers())?;
-    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
-    let Some(need) = need_of(request.method(), &path) else {
-        tracing::error!(method = %request.method(), path, "a route is missing in the table of access.rs");
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "nobody may use this route"));
+/// A request that may go on, and what is noted of it.
+struct Admitted {
+    caller: Caller,
+    standing: Standing,
+    audit: Option<AuditRecord>,
+}
+
+impl AppState {
+    /// Who calls, whether the table lets them, and whether their limits do.
+    async fn admit(&self, request: &Parts) -> Result<Admitted, Box<Response>> {
+        let now = unix_now();
+        let mut caller = self.access.identify(&request.headers, now).map_err(|error| {
+            self.metrics.refused("key");
+            Box::new(error.into_response())
+        })?;
+        let id = request.extensions.get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+        caller.request_id = id.map(str::to_owned);
+        let path = request.extensions.get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
+        let Some(need) = need_of(&request.method, path) else {
+            tracing::error!(method = %request.method, path, "a route is missing in the table of access.rs");
+            return Err(Box::new(ApiError::new(StatusCode::FORBIDDEN, "nobody may use this route").into_response()));
+        };
+        let allowed = caller.may(need);
+        let audit = (is_audited(&request.method, path, need) || allowed.is_err()).then(|| audit_record(&caller, request, now));
+        if let Err(error) = allowed {
+            self.metrics.refused("scope");
+            if let Some(record) = audit {
+                self.audit(&AuditRecord { status: Some(StatusCode::FORBIDDEN.as_u16()), ..record }).await?;
+            }
+            return Err(Box::new(error.into_response()));
+        }
+        let mut standing = Standing::default();
+        if let Some(key) = &caller.key {
+            let outcome;
+            (standing, outcome) = key.admit(now, if key.record.created_at == 0 { KeyLimits::default() } else { self.access.limits });
+            if let Err(refusal) = outcome {
+                self.metrics.refused(refusal.what);
+                let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, refusal.sentence);
+                let mut response = error.retry_after(Duration::from_secs(refusal.retry_after_seconds)).into_response();
+                standing.write(response.headers_mut());
+                return Err(Box::new(response));
+            }
+        }
+        if let Some(record) = &audit {
+            self.audit(record).await?;
+        }
+        Ok(Admitted { caller, standing, audit })
+    }
+
+    /// What cannot be noted is not done.
+    async fn audit(&self, record: &AuditRecord) -> Result<(), Box<Response>> {
+        self.documents.catalog.audit(record).await.map_err(|error| Box::new(ApiError::of(error.kind(), &error).into_response()))
+    }
+}
+
+fn audit_record(caller: &Caller, request: &Parts, now: i64) -> AuditRecord {
+    let peer = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string());
+    AuditRecord {
+        id: uuid::Uuid::now_v7().to_string(),
+        at: now,
+        tenant: caller.tenant.clone(),
+        key: caller.key_id(),
+        action: format!("{} {}", request.method, request.uri.path()),
+        origin: peer.unwrap_or_else(|| "unknown".to_owned()),
+        request_id: caller.request_id.clone(),
+        status: None,
+    }
+}
+
+/// Finds out who calls and whether they may; what the audit log wants to know is noted before it is done, and how it ended after it.
+pub(crate) async fn authorize(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let Admitted { caller, standing, audit } = match state.admit(&parts).await {
+        Ok(admitted) => admitted,
+        Err(response) => return *response,
     };
-    caller.may(need)?;
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    parts.extensions.insert(caller);
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    standing.write(response.headers_mut());
+    if let Some(record) = audit {
+        let noted = state.documents.catalog.audit_status(&record.tenant, &record.id, response.status().as_u16()).await;
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the audit log does not know how a request ended");
+        }
+    }
+    response
+}
+
+impl Standing {
+    /// OpenAI's headers.
+    fn write(&self, headers: &mut HeaderMap) {
+        let mut put = |name: &'static str, value: String| {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        };
+        let mut gauge = |gauge: Option<Gauge>, [limit, remaining, reset]: [&'static str; 3]| {
+            if let Some(gauge) = gauge {
+                put(limit, gauge.limit.to_string());
+                put(remaining, gauge.remaining.to_string());
+                put(reset, format!("{}s", gauge.reset_seconds));
+            }
+        };
+        gauge(self.requests, ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]);
+        gauge(self.tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]);
+    }
 }
 
 /// Without keys, only requests addressed to a loopback name are served: a web page that points its own name at 127.0.0.1 (DNS rebinding) is refused.
 pub(crate) async fn require_known_host(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Result<Response, ApiError> {
-    if state.access.keys.is_empty() {
+    if state.access.is_open() {
         let host =
             request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).or_else(|| request.uri().host()).unwrap_or_default();
         if !is_loopback_name(host) {
@@ -269,7 +419,7 @@ mod tests {
     #[test]
     fn a_key_reaches_what_its_scopes_allow_and_nothing_else() {
         let caller =
-            |tenant: &str, scopes: &[Scope]| Caller { tenant: Tenant::new(tenant).unwrap(), scopes: scopes.to_vec(), owns_data: false };
+            |tenant: &str, scopes: &[Scope]| Caller { tenant: Tenant::new(tenant).unwrap(), scopes: scopes.to_vec(), ..Caller::owner() };
         let reached = |caller: &Caller| ROUTES.iter().filter(|(_, _, need)| caller.may(*need).is_ok()).count();
         let count = |wanted: Need| ROUTES.iter().filter(|(_, _, need)| *need == wanted).count();
         let remote = ROUTES.len() - count(Need::Owner);
@@ -286,6 +436,27 @@ mod tests {
         }
         let nothing = caller("default", &[]);
         assert_eq!(nothing.may(CHAT).unwrap_err().body().error.message, "this key has not the scope `chat`");
+    }
+
+    #[test]
+    fn what_changes_something_or_reads_what_people_said_is_audited() {
+        let audited: Vec<String> = ROUTES
+            .iter()
+            .filter(|(method, path, need)| is_audited(&method.parse().unwrap(), path, *need))
+            .map(|(method, path, _)| format!("{method} {path}"))
+            .collect();
+        for must in [
+            "PUT /v1/groundtone/documents/{*id}",
+            "DELETE /v1/files/{id}",
+            "POST /v1/groundtone/keys",
+            "GET /v1/groundtone/traces/{id}",
+            "POST /v1/groundtone/generations/switch",
+        ] {
+            assert!(audited.iter().any(|row| row == must), "{must}");
+        }
+        for never in ["POST /v1/chat/completions", "GET /v1/files", "GET /v1/groundtone/audit", "POST /v1/groundtone/page_tokens"] {
+            assert!(audited.iter().all(|row| row != never), "{never}");
+        }
     }
 
     #[test]

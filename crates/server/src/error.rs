@@ -60,6 +60,12 @@ impl ApiError {
         self
     }
 
+    /// When to come back.
+    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
+        self.detail.retry_after = Some(wait);
+        self
+    }
+
     /// The one place where kinds become status codes. What is our fault is logged with its cause and answered without it.
     pub(crate) fn of(kind: ErrorKind, cause: &dyn std::error::Error) -> Self {
         let status = match kind {

@@ -7,33 +7,52 @@
 mod access;
 mod api;
 mod error;
+mod keyring;
+mod limits;
+mod page_token;
+mod recorder;
+mod recording;
 mod releases;
+mod replay;
 mod run;
 mod state;
 mod stores;
 
-pub use access::{AccessPolicy, KeyHash, Need, OWNER_HEADER, ROUTES};
+pub use access::{AccessPolicy, Need, OWNER_HEADER, ROUTES};
 pub use api::aliases::{Alias, AliasBody};
 pub use api::generations::{GenerationList, SwitchBody};
+pub use api::keys::{AuditList, KeyList, ListedKey};
 pub use api::owner::{FsckBody, GcBody, RejectedList, Removed, RunList};
 pub use api::responses::ResponseStore;
 pub use api::search::{SearchBody, SearchHits};
+pub use api::traces::TraceList;
+pub use keyring::{CreatedKey, KeyHash, KeyRing, NewKey, NoRandomness, make_key};
+pub use limits::Price;
+pub use page_token::PageTokens;
+pub use recorder::{Keeping, Recorder};
 pub use releases::{EvaluatedArm, Evaluation, ReleaseBody, ReleaseError, ReleaseStatus, Releases, RollbackBody};
+pub use replay::{Difference, Replay, ReplayBody, Replayed};
 pub use run::{RunError, run};
 pub use state::{AppState, Documents, Limits};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
-use axum::http::{HeaderName, StatusCode};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tracing::{Instrument, field, info, info_span};
 
+/// How long a browser may remember that it may call.
+const PREFLIGHT: Duration = Duration::from_secs(600);
+/// The status of a request whose client has left, as nginx counts it.
+const CLIENT_CLOSED: u16 = 499;
 /// Room for the parts of an upload around its file.
 const FORM_BYTES: usize = 64 << 10;
 
@@ -73,10 +92,19 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/groundtone/rejected", get(api::owner::rejected))
         .route("/v1/groundtone/fsck", post(api::owner::fsck))
         .route("/v1/groundtone/generations/gc", post(api::owner::gc))
+        .route("/v1/groundtone/page_tokens", post(api::keys::page_token))
+        .route("/v1/groundtone/keys", get(api::keys::list).post(api::keys::create))
+        .route("/v1/groundtone/keys/{id}", delete(api::keys::revoke))
+        .route("/v1/groundtone/audit", get(api::keys::audit))
+        .route("/v1/groundtone/traces", get(api::traces::list))
+        .route("/v1/groundtone/traces/{id}", get(api::traces::show))
+        .route("/v1/groundtone/traces/{id}/replay", post(api::traces::replay))
+        .route("/v1/groundtone/feedback", post(api::traces::feedback))
+        .route("/metrics", get(api::traces::metrics))
         .route_layer(middleware::from_fn_with_state(state.clone(), access::authorize));
     let bare = guarded.clone().fallback(|| async { no_route() }).method_not_allowed_fallback(|| async { wrong_method() });
     let bare = bare.with_state(state.clone());
-    Router::new()
+    let router = Router::new()
         .merge(guarded)
         .route("/healthz", get(api::health::alive))
         .route("/readyz", get(api::health::ready))
@@ -86,8 +114,13 @@ pub fn app(state: Arc<AppState>) -> Router {
         .method_not_allowed_fallback(|| async { wrong_method() })
         .layer(middleware::from_fn_with_state(state.clone(), access::require_known_host))
         .layer(DefaultBodyLimit::max(state.limits.max_body_bytes))
-        .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(middleware::from_fn(trace_request))
+        .layer(CatchPanicLayer::custom(error::panicked));
+    let router = match cors(&state.access.origins) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router
+        .layer(middleware::from_fn_with_state(state.clone(), trace_request))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID.clone()))
         .layer(SetRequestIdLayer::new(REQUEST_ID.clone(), MakeRequestUuid))
         .with_state(state)
@@ -139,14 +172,51 @@ fn wrong_method() -> error::ApiError {
     error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this route does not take this method")
 }
 
+/// What browsers are told: pages of these origins may call, with a token or a key in their own hands, and read what a client reads. Nothing without a list.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    let shown =
+        ["x-request-id", "retry-after", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
+    (!origins.is_empty()).then(|| {
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+            .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers(shown.map(HeaderName::from_static))
+            .max_age(PREFLIGHT)
+    })
+}
+
+/// Counts a request even when its client leaves before there is a response: then with the status that proxies use for it.
+struct Counted {
+    state: Arc<AppState>,
+    method: String,
+    route: String,
+    began: Instant,
+    status: u16,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.state.metrics.request(&self.method, &self.route, self.status, self.began.elapsed().as_secs_f64());
+    }
+}
+
 /// One span for each request, with the id that is also in the response's `x-request-id`.
-async fn trace_request(request: Request, next: Next) -> Response {
+async fn trace_request(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default().to_owned();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
+    state.metrics.request_begins();
+    // A method that nobody has heard of is a label that nobody wants.
+    let method = if request.method().as_str().len() <= 7 { request.method().to_string() } else { "other".to_owned() };
+    let counted = Counted { state, method, route: route.clone(), began: Instant::now(), status: CLIENT_CLOSED };
     let span = info_span!("request", request_id = %id, method = %request.method(), route, status = field::Empty);
     async move {
+        // All of it, not its status alone: it counts when it is dropped.
+        let mut counted = counted;
         let response = next.run(request).await;
+        counted.status = response.status().as_u16();
         tracing::Span::current().record("status", response.status().as_u16());
         info!(status = response.status().as_u16(), "answered");
         response

@@ -1,6 +1,7 @@
 use crate::api::files::expire;
 use crate::{AppState, app};
 use std::future::{Future, IntoFuture};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -31,7 +32,8 @@ pub async fn run(listener: TcpListener, state: Arc<AppState>, shutdown: impl Fut
             stopping.send_replace(true);
         }
     };
-    let serving = axum::serve(listener, app(state)).with_graceful_shutdown(signal).into_future();
+    let serving =
+        axum::serve(listener, app(state).into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(signal).into_future();
     let deadline = async move {
         // An error means that the signal's task is gone, which only happens when serving has ended.
         if stopped.wait_for(|stopping| *stopping).await.is_ok() {

@@ -1,10 +1,12 @@
 use crate::access::AccessPolicy;
 use crate::api::responses::ResponseStore;
+use crate::recorder::Recorder;
 use crate::releases::Releases;
 use groundtone_answer::Answerer;
 use groundtone_catalog::{Catalog, FileStore};
 use groundtone_ingest::{IngestSettings, Ingester, SourceSettings};
-use groundtone_provider::Embedder;
+use groundtone_provider::{AnswerCache, Embedder};
+use groundtone_telemetry::Metrics;
 use groundtone_tuning::jobs::Jobs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +64,14 @@ pub struct AppState {
     pub responses: ResponseStore,
     /// Behind `/v1/embeddings`.
     pub embedder: Arc<dyn Embedder>,
-    /// Who may call.
+    /// Who may call, and how much.
     pub access: AccessPolicy,
+    /// Keeps traces.
+    pub recorder: Arc<Recorder>,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
+    /// Whole answers that are remembered; `None` where none are.
+    pub answers: Option<Arc<AnswerCache>>,
     /// What a request may cost.
     pub limits: Limits,
     /// Unix seconds; `created` in the list of models.

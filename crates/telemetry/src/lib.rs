@@ -2,7 +2,16 @@
 //!
 //! The spans are the diagram: `request` (with `request_id`, which is also the response's `x-request-id`) > `answer` > `answer.retrieve`, `answer.render`,
 //! `answer.generate`, `answer.cite`; `ingest.parse`, `ingest.embed`, `ingest.store`. Their fields are numbers and names, never the text of a prompt or a document.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+mod metrics;
+mod redact;
+
+pub use metrics::{AnswerMeasure, CONTENT_TYPE, Metrics};
+pub use redact::{Kind, PatternError, Redactor};
+
+use std::io::Write;
+use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -24,13 +33,47 @@ pub struct Error {
     reason: String,
 }
 
-/// A subscriber that writes events, and each span with its duration when it ends, to `writer`.
-pub fn subscriber<W>(format: Format, level: &str, writer: W) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, Error>
+/// A writer whose lines are redacted before they are written. The subscriber writes each line in one piece.
+#[derive(Debug, Clone)]
+struct Redacting<W> {
+    redactor: Arc<Redactor>,
+    writer: W,
+}
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Redacting<W> {
+    type Writer = Redacting<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Redacting { redactor: self.redactor.clone(), writer: self.writer.make_writer() }
+    }
+}
+
+impl<W: Write> Write for Redacting<W> {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.writer.write_all(self.redactor.redact(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// A subscriber that writes events, and each span with its duration when it ends, to `writer`, each line redacted.
+pub fn subscriber<W>(
+    format: Format,
+    level: &str,
+    redactor: Redactor,
+    writer: W,
+) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, Error>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::try_new(level).map_err(|error| Error { level: level.to_owned(), reason: error.to_string() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(FmtSpan::CLOSE).with_writer(writer);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_writer(Redacting { redactor: Arc::new(redactor), writer });
     Ok(match format {
         Format::Text => Box::new(builder.with_ansi(false).finish()),
         Format::Json => Box::new(builder.json().finish()),
@@ -38,16 +81,15 @@ where
 }
 
 /// Installs a subscriber that writes to standard error, for the whole process.
-pub fn init(format: Format, level: &str) -> Result<(), Error> {
-    let subscriber = subscriber(format, level, std::io::stderr)?;
+pub fn init(format: Format, level: &str, redactor: Redactor) -> Result<(), Error> {
+    let subscriber = subscriber(format, level, redactor, std::io::stderr)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|error| Error { level: level.to_owned(), reason: error.to_string() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::{Mutex, PoisonError};
 
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
@@ -66,17 +108,18 @@ mod tests {
     fn a_line_of_json_carries_the_fields_of_its_spans() -> Result<(), Error> {
         let kept = Kept::default();
         let writer = kept.clone();
-        let subscriber = subscriber(Format::Json, "info", move || writer.clone())?;
+        let subscriber = subscriber(Format::Json, "info", Redactor::new(&Kind::ALL, &[]).unwrap(), move || writer.clone())?;
         tracing::subscriber::with_default(subscriber, || {
             let _request = tracing::info_span!("request", request_id = "r-1").entered();
             let _answer = tracing::info_span!("answer", model = "m").entered();
-            tracing::info!(snippets = 4, "found");
+            tracing::info!(snippets = 4, "found for ann@example.org");
         });
         let text = String::from_utf8_lossy(&kept.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned();
         let first = text.lines().next().unwrap_or_default();
         for part in ["\"request_id\":\"r-1\"", "\"model\":\"m\"", "\"snippets\":4"] {
             assert!(first.contains(part), "{part} is not in {first}");
         }
+        assert!(first.contains("found for [email]") && !text.contains("ann@"), "{text}");
         assert_eq!(
             text.lines().filter(|line| line.contains("\"message\":\"close\"")).count(),
             2,
@@ -87,7 +130,8 @@ mod tests {
 
     #[test]
     fn a_wrong_filter_is_a_sentence() {
-        let error = subscriber(Format::Text, "groundtone=loud", std::io::stderr).map(|_| ()).map_err(|error| error.to_string());
+        let error =
+            subscriber(Format::Text, "groundtone=loud", Redactor::none(), std::io::stderr).map(|_| ()).map_err(|error| error.to_string());
         assert!(error.is_err_and(|text| text.starts_with("`log.level` = `groundtone=loud` cannot be used")));
     }
 }

@@ -12,7 +12,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
 use futures::{Stream, StreamExt, stream};
-use groundtone_answer::{Answer, AnswerEvent, AnswerStream, Error, Question, Summary, answer_plain, stream_plain};
+use groundtone_answer::{Answer, AnswerEvent, AnswerStream, Error, Question, Summary, collect, stream_plain};
 use groundtone_openai_api::{ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, Choice, ChunkChoice, Delta, ResponseMessage};
 use groundtone_provider::{Beside, ChatModel};
 use groundtone_types::{Tenant, TokenUsage};
@@ -50,12 +50,12 @@ pub(crate) async fn create(
     }
     let questions = choices(&speaker.asked(question(&caller.tenant, request)?), count);
     if streamed {
-        let begin = try_join_all(questions.into_iter().map(|question| speaker.stream(&state, question)));
+        let begin = try_join_all(questions.into_iter().map(|question| speaker.stream(&state, &caller, question)));
         let answers = tokio::time::timeout_at(deadline, begin).await.map_err(|_| too_late(&state))??;
         let events = chunks(answers, head, include_usage, deadline).map(Ok::<Event, Infallible>);
         return Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response());
     }
-    let answers = try_join_all(questions.into_iter().map(|question| speaker.answer(&state, question)));
+    let answers = try_join_all(questions.into_iter().map(|question| speaker.answer(&state, &caller, question)));
     let answers = tokio::time::timeout_at(deadline, answers).await.map_err(|_| too_late(&state))??;
     Ok(Json(whole(answers, head)).into_response())
 }
@@ -87,18 +87,16 @@ impl Speaker {
         }
     }
 
-    async fn stream(&self, state: &AppState, question: Question) -> Result<AnswerStream, Error> {
+    /// Piece by piece; what becomes of it is recorded.
+    async fn stream(&self, state: &Arc<AppState>, caller: &Caller, question: Question) -> Result<AnswerStream, Error> {
         match self {
-            Self::Assistant(_) => state.answerer.stream(question).await,
-            Self::Alone(model) => stream_plain(model.clone(), question).await,
+            Self::Assistant(_) => state.stream_answer(caller, question).await,
+            Self::Alone(model) => state.recorded(caller, &question.clone(), stream_plain(model.clone(), question)).await,
         }
     }
 
-    async fn answer(&self, state: &AppState, question: Question) -> Result<Answer, Error> {
-        match self {
-            Self::Assistant(_) => state.answerer.answer(question).await,
-            Self::Alone(model) => answer_plain(model.clone(), question).await,
-        }
+    async fn answer(&self, state: &Arc<AppState>, caller: &Caller, question: Question) -> Result<Answer, Error> {
+        collect(self.stream(state, caller, question).await?, state.answerer.model_id()).await
     }
 }
 

@@ -1,10 +1,13 @@
+use crate::access::Caller;
 use crate::api::models::unknown;
+use crate::api::wire::unix_now;
 use crate::error::{ApiError, ApiJson};
 use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use groundtone_catalog::Used;
 use groundtone_openai_api::{Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage, EmbeddingValues, EncodingFormat};
 use groundtone_provider::EmbedFor;
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use std::sync::Arc;
 /// Vectors of the embedder that the collections are built with.
 pub(crate) async fn create(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     ApiJson(request): ApiJson<EmbeddingRequest>,
 ) -> Result<Json<EmbeddingList>, ApiError> {
     if request.model != state.embedder.id() {
@@ -31,6 +35,9 @@ pub(crate) async fn create(
     let tokens = state.embedder.tokens();
     let read: usize = texts.iter().map(|text| tokens.count(text)).sum();
     let vectors = state.embedder.embed(&texts, EmbedFor::Document).await.map_err(|error| ApiError::of(error.kind(), &error))?;
+    if let Some(key) = &caller.key {
+        key.count(unix_now(), Used { tokens: read as u64, ..Used::default() });
+    }
     let encode = |vector: Vec<f32>| match request.encoding_format {
         Some(EncodingFormat::Base64) => {
             EmbeddingValues::Base64(STANDARD.encode(vector.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()))

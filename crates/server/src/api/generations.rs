@@ -63,5 +63,8 @@ pub(crate) async fn switch(
         .map_err(|error| failed(&error))
     };
     done.await?;
+    if let Some(answers) = &state.answers {
+        answers.clear();
+    }
     list(State(state.clone()), caller).await
 }

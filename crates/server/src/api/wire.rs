@@ -42,6 +42,7 @@ pub(crate) fn extension(summary: &Summary) -> Value {
         })
         .collect();
     let mut object = json!({
+        "trace_id": summary.trace_id,
         "model": summary.model,
         "variant": summary.variant,
         "prompt_fingerprint": summary.prompt_fingerprint,

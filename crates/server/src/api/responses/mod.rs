@@ -61,13 +61,13 @@ pub(crate) async fn create(
     let keeping = request.store.unwrap_or(true).then_some(conversation);
     let head = Head::new(&request, asked.search, last_words(&question), asked.include_results);
     if streamed {
-        let begin = state.answerer.stream(question);
+        let begin = state.stream_answer(&caller, question);
         let answer =
             tokio::time::timeout_at(deadline, begin).await.map_err(|_| too_late(&state))?.map_err(|error| as_input(error.into()))?;
         let events = events_of(state, caller.tenant, answer, head, keeping, deadline).map(Ok::<Event, Infallible>);
         return Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response());
     }
-    let answer = tokio::time::timeout_at(deadline, state.answerer.answer(question)).await.map_err(|_| too_late(&state))?;
+    let answer = tokio::time::timeout_at(deadline, state.whole_answer(&caller, question)).await.map_err(|_| too_late(&state))?;
     let answer = answer.map_err(|error| as_input(error.into()))?;
     let (text, beside, body) = whole(answer, &head);
     keep(&state, &caller.tenant, keeping, &text, &beside, &body);
