@@ -8,7 +8,7 @@ use crate::state::AppState;
 use futures::{Stream, StreamExt};
 use groundtone_answer::{Answer, AnswerEvent, AnswerStream, Error, Question, Summary};
 use groundtone_catalog::{Outcome, TraceRecord, Used};
-use groundtone_prompt::Role;
+use groundtone_prompt::{CitationStatus, Role};
 use groundtone_telemetry::AnswerMeasure;
 use groundtone_types::{ErrorKind, TokenUsage};
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ impl Draft {
             at: unix_now(),
             key: caller.key_id(),
             request_id: caller.request_id.clone(),
-            variant: "rag".to_owned(),
+            variant: question.variant.clone().unwrap_or_else(|| state.answerer.live().variant.clone()),
             model: state.answerer.model_id().to_owned(),
             outcome: Outcome::Cancelled,
             error: None,
@@ -93,7 +93,11 @@ impl Draft {
         summary.trace_id = self.state.recorder.keeps_traces().then(|| self.trace.id.clone());
         let trace = &mut self.trace;
         trace.outcome = if summary.abstained { Outcome::Abstained } else { Outcome::Answered };
+        trace.variant = summary.variant.clone();
         trace.model = summary.model.clone();
+        if let Some(query) = &summary.rewritten_query {
+            trace.query.clone_from(query);
+        }
         trace.prompt_fingerprint = summary.prompt_fingerprint.clone();
         trace.usage = summary.usage;
         trace.citations = serde_json::to_value(&summary.citations).unwrap_or(Value::Null);
@@ -106,8 +110,14 @@ impl Draft {
             ("first_token", timings.first_token_ms),
             ("total", timings.total_ms),
         ];
-        let statuses: Vec<&str> =
-            summary.citations.iter().map(|_| "cited").chain(summary.unresolved_markers.iter().map(|_| "unresolved")).collect();
+        let cited = summary.citations.iter().map(|citation| match citation.status {
+            CitationStatus::Supported => "supported",
+            CitationStatus::Repaired => "repaired",
+            CitationStatus::Unsupported => "unsupported",
+            CitationStatus::Unchecked => "unchecked",
+        });
+        let unresolved = summary.unresolved_markers.iter().map(|_| "unresolved");
+        let statuses: Vec<&str> = cited.chain(unresolved).chain(summary.removed_citations.iter().map(|_| "removed")).collect();
         self.close(&stages, &statuses);
     }
 
