@@ -1,6 +1,6 @@
 //! A model alone: no documents are searched, nothing is rendered and nothing is cited.
 
-use crate::{Answer, AnswerEvent, AnswerStream, Error, Question, Summary, Timings};
+use crate::{AnswerEvent, AnswerStream, Error, Question, Summary, Timings};
 use futures::{StreamExt, stream};
 use groundtone_provider::{ChatEvent, ChatModel, ChatRequest};
 use std::sync::Arc;
@@ -45,6 +45,7 @@ pub async fn stream_plain(model: Arc<dyn ChatModel>, question: Question) -> Resu
                     evidence: None,
                     rewritten_query: None,
                     timings,
+                    trace_id: None,
                 };
                 (Ok(AnswerEvent::Done(Box::new(summary))), true)
             }
