@@ -5,7 +5,7 @@ use crate::shadow::{ShadowAnswer, ShadowSink, Shadows};
 use crate::variant::Variant;
 use crate::watch::{Watch, Watched};
 use crate::writing::{Writing, milliseconds, rules_for};
-use crate::{AbstainReason, Answer, AnswerEvent, AnswerStream, Error, Question, Summary, Timings};
+use crate::{AbstainReason, Answer, AnswerEvent, AnswerStream, Error, Question, Summary, Timings, collect};
 use futures::{StreamExt, stream};
 use groundtone_prompt::{AnswerReader, CitationPolicy, PromptContract, ReadingRules, RenderedPrompt, Role};
 use groundtone_provider::{ChatModel, FinishReason, Sampling};

@@ -18,7 +18,7 @@ mod variant;
 mod watch;
 mod writing;
 
-pub use answerer::{Answerer, Assistant, RAG, collect};
+pub use answerer::{Answerer, Assistant, RAG};
 pub use error::Error;
 pub use evidence::Found;
 pub use plain::stream_plain;
@@ -26,6 +26,6 @@ pub use question::Question;
 pub use release::{Change, Refused, ReleaseState};
 pub use route::{Canary, Decision, Live, route};
 pub use shadow::{ShadowAnswer, ShadowSink};
-pub use summary::{AbstainReason, Answer, AnswerEvent, AnswerStream, CitedSource, EvidenceScore, Summary, Timings};
+pub use summary::{AbstainReason, Answer, AnswerEvent, AnswerStream, CitedSource, EvidenceScore, Summary, Timings, collect};
 pub use variant::Variant;
 pub use watch::{Ended, Watch};

@@ -1,4 +1,5 @@
 use crate::Error;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use groundtone_prompt::{Basis, CitationReport, CitationStatus, Doubt, RemovedCitation};
 use groundtone_provider::{Beside, FinishReason};
@@ -172,4 +173,17 @@ pub struct Answer {
     pub beside: Vec<Beside>,
     /// And what is known about it.
     pub summary: Summary,
+}
+
+/// Waits for the end of an answer that `model` writes.
+pub async fn collect(mut events: AnswerStream, model: &str) -> Result<Answer, Error> {
+    let (mut text, mut all_beside) = (String::new(), Vec::new());
+    while let Some(event) = events.next().await {
+        match event? {
+            AnswerEvent::Delta(delta) => text.push_str(&delta),
+            AnswerEvent::Beside(beside) => all_beside.push(beside),
+            AnswerEvent::Done(summary) => return Ok(Answer { text, beside: all_beside, summary: *summary }),
+        }
+    }
+    Err(Error::Unfinished { model: model.to_owned() })
 }
