@@ -172,7 +172,7 @@ fn a_bad_row_is_named_by_line_and_column_and_the_exit_code_says_so() {
         .iter()
         .map(|problem| (problem["rule"].as_str().unwrap(), problem["line"].as_u64().unwrap(), problem["column"].as_u64().unwrap()))
         .collect();
-    assert_eq!(places, [("role-unknown", 11, 24), ("assistant-empty", 11, 86)]);
+    assert_eq!(places, [("role-unknown", 11, 24), ("assistant-empty", 11, 87)]);
     assert!(problems.iter().all(|problem| ["severity", "message", "why", "fix"].iter().all(|key| problem[key].is_string())));
     assert_eq!((&report["errors"], &report["rows"], &report["counts"]["role-unknown"]), (&json!(2), &json!(11), &json!(1)));
     let text = run(folder.path(), &["dataset", "validate", "rows.jsonl"]);

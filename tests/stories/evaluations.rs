@@ -148,7 +148,7 @@ fn a_run_that_is_killed_goes_on_where_it_was() {
     // Two answers at the same time were cut off, no more are paid again.
     assert!(asked <= 80 + 2, "{asked} calls for 80 answers, {before} of them before the kill");
     assert_eq!((report["set"]["rows"].as_u64(), report["arms"][0]["errors"].as_u64()), (Some(40), Some(0)));
-    assert_eq!(report["verdict"]["decision"], "do_not_fine_tune", "{}", report["verdict"]);
+    assert_eq!(report["verdict"]["decision"], "need_more_rows", "equal arms, and 40 rows are too few to say so: {}", report["verdict"]);
 }
 
 #[test]

@@ -13,13 +13,13 @@ fn can_mount() -> bool {
     tried.is_ok_and(|output| output.status.success())
 }
 
-/// The commands of `script`, with a data directory on a file system of 4 MB; `$G` is the binary, `larger` enlarges it.
+/// The commands of `script`, with a data directory on a file system of 34 MB, 2 of them free to use; `$G` is the binary, `larger` enlarges it.
 fn on_a_small_disk(folder: &Path, script: &str) -> Output {
     let data = folder.join("data");
     std::fs::create_dir_all(&data).unwrap();
     let ours = groundtone(folder, &[]);
     let mut command = Command::new("unshare");
-    let prelude = r#"set -u; mount -t tmpfs -o size=4m tmpfs "$GROUNDTONE_DATA_DIRECTORY" || exit 9; larger() { mount -o remount,size=400m "$GROUNDTONE_DATA_DIRECTORY"; };"#;
+    let prelude = r#"set -u; mount -t tmpfs -o size=34m tmpfs "$GROUNDTONE_DATA_DIRECTORY" || exit 9; larger() { mount -o remount,size=400m "$GROUNDTONE_DATA_DIRECTORY"; };"#;
     command.args(["-Urm", "sh", "-c", &format!("{prelude} {script}")]).current_dir(folder).env("G", ours.get_program());
     for (name, value) in ours.get_envs() {
         command.env(name, value.unwrap());

@@ -18,6 +18,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use uuid::Uuid;
 
+/// Bytes of the disk that are not written to: more than one batch takes.
+const KEPT_FREE: u64 = 32 << 20;
 /// Points that one call of the engine takes.
 const UPSERT_BATCH: usize = 500;
 /// The index is optimized when so many points are in no HNSW graph; below that an exact scan is fast (measured: FINDINGS, 14 ms at 100,000).
@@ -57,6 +59,18 @@ impl Drop for Open {
         if catch_unwind(AssertUnwindSafe(|| drop(shard))).is_err() {
             tracing::error!("a collection could not be flushed when it was closed");
         }
+    }
+}
+
+/// Refuses to write where the disk is nearly full: the engine writes through mapped files, and where there is no room behind a page the kernel ends the process (SIGBUS).
+fn check_room(place: &Path) -> Result<(), Error> {
+    match fs4::available_space(place) {
+        Ok(free) if free < KEPT_FREE => Err(Error::Unavailable {
+            place: place.display().to_string(),
+            reason: format!("the disk is full: {} MB are free, and {} MB must stay free", free >> 20, KEPT_FREE >> 20),
+        }),
+        // Where the system does not say, the engine's own error has to do.
+        _ => Ok(()),
     }
 }
 
@@ -264,6 +278,7 @@ impl VectorIndex for EdgeIndex {
         self.write(collection, move |shard| {
             let mut points = points.into_iter().peekable();
             while points.peek().is_some() {
+                check_room(shard.path())?;
                 let batch =
                     points.by_ref().take(UPSERT_BATCH).map(|point| payload::point(&tenant, point)).collect::<Result<Vec<_>, _>>()?;
                 let operation = PointOperations::UpsertPoints(PointInsertOperations::PointsList(batch));
