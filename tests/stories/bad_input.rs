@@ -107,7 +107,7 @@ fn a_port_in_use_and_a_directory_in_use() {
         "error: port PORT on 127.0.0.1 is in use\nhint: choose another with --port, or --port 0 for a free one\n"
     );
     assert_eq!(code, 1);
-    let (text, _) = run_failing(folder.path(), &["ingest", documents.to_str().unwrap()]);
+    let (text, _) = run_failing(folder.path(), &["serve", "--port", "0"]);
     let expect =
         format!("error: the data directory FOLDER/data is in use by process {} (groundtone serve) at {}", server.pid(), server.address);
     assert!(text.starts_with(&expect) && text.contains("hint: stop process"), "{text}");
