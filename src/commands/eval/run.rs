@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// Arms: prompted, few-shot, rag, tuned, tuned-rag (variants of the assistant), a model that the server has (ft:...), or a name of --arms-file
     #[arg(long, value_delimiter = ',', default_value = "prompted,rag")]
     arms: Vec<String>,
-    /// Describes arms: [[arm]] with name, role, model, url, api_key_env, prompt, examples, shots, max_tokens
+    /// Describes arms: `[[arm]]` with name, role, model, url, api_key_env, prompt, examples, shots, max_tokens
     #[arg(long, value_name = "FILE")]
     arms_file: Option<PathBuf>,
     /// A Groundtone that runs; else the one that holds the data directory, else one that is started for the run
@@ -92,13 +92,13 @@ struct Measure {
     /// JSON schema that answers must keep
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
-    /// Rules of the voice: [[rule]] with name, must_match, must_not_match, must_contain, must_not_contain, min_words, max_words, max_sentences
+    /// Rules of the voice: `[[rule]]` with name, must_match, must_not_match, must_contain, must_not_contain, min_words, max_words, max_sentences
     #[arg(long, value_name = "FILE")]
     voice: Option<PathBuf>,
     /// Answers in the brand's voice (a set), for voice_similarity; never the test set itself
     #[arg(long, value_name = "FILE")]
     voice_examples: Option<PathBuf>,
-    /// Prices: a TOML table for each arm or model, or [default]: prompt_per_million, completion_per_million, machine_per_hour, fixed
+    /// Prices: a TOML table for each arm or model, or `[default]`: prompt_per_million, completion_per_million, machine_per_hour, fixed
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
     /// Beginning of an answer that says that it does not know, beside the assistant's abstain text
