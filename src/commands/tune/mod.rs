@@ -32,7 +32,7 @@ pub(crate) struct Args {
 /// Which server.
 #[derive(clap::Args)]
 struct Server {
-    /// Base URL, as the SDKs have it: http://127.0.0.1:8080/v1, https://api.openai.com/v1, https://NAME.openai.azure.com/openai/v1; the server of the data directory where not given
+    /// Base URL, as the SDKs have it: `http://127.0.0.1:8080/v1`, `https://api.openai.com/v1`, `https://NAME.openai.azure.com/openai/v1`; the server of the data directory where not given
     #[arg(long, global = true, value_name = "URL")]
     url: Option<String>,
     /// Key; others on this machine can read it in the list of processes, so rather use --api-key-env
