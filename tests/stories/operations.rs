@@ -53,6 +53,7 @@ fn shop(folder: &Path, upstream: &RawServer, more: &str) {
         "[chat]\nkind = \"openai\"\nmodel = \"gpt-4o-mini\"\nurl = \"{}\"\ncontext_tokens = 8000\nretries = 0\nbreaker_failures = 0\n[assistant]\nname = \"shop\"\n{more}",
         upstream.base_url
     );
+    let settings = format!("{settings}[gate]\nthreshold = 0.0\n");
     std::fs::write(folder.join("groundtone.toml"), settings).unwrap();
 }
 
