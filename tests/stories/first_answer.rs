@@ -52,6 +52,7 @@ fn the_wire_is_openais() {
     let folder = tempfile::tempdir().unwrap();
     let documents = small_shop(folder.path());
     run_json(folder.path(), &["ingest", documents.to_str().unwrap(), "--json"]);
+    std::fs::write(folder.path().join("groundtone.toml"), "[gate]\nthreshold = 0.0\n").unwrap();
     let server = Server::start(folder.path(), &["serve"]);
     let ask = |extra: Value| {
         let mut body = json!({"model": "groundtone", "max_tokens": 24, "messages": [{"role": "user", "content": "How long can I send my grinder back?"}]});
