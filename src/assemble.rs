@@ -6,7 +6,7 @@ use crate::ranking;
 use anyhow::Context;
 use groundtone_answer::{Answerer, Assistant, Live, Variant};
 use groundtone_catalog::{Catalog, DataDirectory, EmbeddingCache};
-use groundtone_config::{Chat, Config, Engine, ExtractorKind, Links, LogFormat, Personal, RetrievalMode};
+use groundtone_config::{Chat, Config, Engine, ExtractorKind, Links, LogFormat, RetrievalMode};
 use groundtone_index::{SparseEmbedder, VectorIndex};
 use groundtone_index_edge::{Bm25, EdgeIndex, EdgeSettings};
 use groundtone_index_qdrant::{QdrantIndex, QdrantSettings};
@@ -22,7 +22,7 @@ use groundtone_provider::{
 };
 use groundtone_retrieval::{CondenseLimits, Mode, Retriever, Settings};
 use groundtone_server::OWNER_HEADER;
-use groundtone_telemetry::{Kind, Metrics, Redactor};
+use groundtone_telemetry::{Metrics, Redactor};
 use groundtone_types::Tenant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,14 +57,7 @@ pub(crate) fn settings(global: &Global, flags: &[(&str, String)]) -> anyhow::Res
 
 /// What takes personal data and secrets out of logs and traces.
 pub(crate) fn redactor(config: &Config) -> anyhow::Result<Redactor> {
-    let kind = |kind: &Personal| match kind {
-        Personal::Email => Kind::Email,
-        Personal::Phone => Kind::Phone,
-        Personal::Card => Kind::Card,
-        Personal::Iban => Kind::Iban,
-    };
-    let kinds: Vec<Kind> = config.privacy.redact.iter().map(kind).collect();
-    Redactor::new(&kinds, &config.privacy.patterns).map_err(|error| hint(format!("`privacy.patterns`: {error}"), "correct the pattern"))
+    Redactor::new(config.privacy.redact.clone(), &config.privacy.patterns).map_err(|error| hint(format!("`privacy.patterns`: {error}"), "correct the pattern"))
 }
 
 /// Unix seconds.

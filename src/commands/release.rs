@@ -4,8 +4,7 @@ use crate::commands::models::pull;
 use crate::output::{hint, json, line};
 use groundtone_config::Config;
 use groundtone_provider::{get_json, post_json};
-use groundtone_server::{Evaluation, ReleaseBody, ReleaseError, ReleaseStatus, Releases, RollbackBody};
-use std::path::PathBuf;
+use groundtone_server::{ReleaseBody, ReleaseError, ReleaseStatus, Releases, RollbackBody};
 
 /// Flags of `groundtone release`.
 #[derive(clap::Args)]
@@ -42,9 +41,9 @@ enum Action {
 struct Target {
     /// A variant (`rag`, `tuned`, ...), or the id of a release (`rel_...`)
     name: String,
-    /// The evaluation that speaks for it: JSON with `id`, `decision`, and in `arms` for each variant `name`, `passed`, `prompt_fingerprint`
-    #[arg(long, value_name = "FILE")]
-    evaluation: Option<PathBuf>,
+    /// The evaluation that speaks for it, by its id: `groundtone eval run` prints it
+    #[arg(long, value_name = "ID")]
+    evaluation: Option<String>,
     /// Release it although something speaks against it: its name once more
     #[arg(long, value_name = "NAME", requires = "reason")]
     force: Option<String>,
@@ -54,17 +53,10 @@ struct Target {
 }
 
 impl Target {
-    fn body(self, percent: Option<u8>) -> anyhow::Result<ReleaseBody> {
-        let read = |path: PathBuf| -> anyhow::Result<Evaluation> {
-            let text = std::fs::read_to_string(&path)
-                .map_err(|error| hint(format!("{}: {error}", path.display()), "name the file of an evaluation"))?;
-            serde_json::from_str(&text)
-                .map_err(|error| hint(format!("{} is no evaluation: {error}", path.display()), "it needs `id`, `decision` and `arms`"))
-        };
-        let evaluation = self.evaluation.map(read).transpose()?;
+    fn body(self, percent: Option<u8>) -> ReleaseBody {
         let (variant, release) = if self.name.starts_with("rel_") { (None, Some(self.name)) } else { (Some(self.name), None) };
         let (force, reason) = (self.force, self.reason.unwrap_or_default());
-        Ok(ReleaseBody { variant, release, evaluation, percent, force, reason })
+        ReleaseBody { variant, release, evaluation: self.evaluation, percent, force, reason }
     }
 }
 
@@ -82,8 +74,8 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let history = matches!(action, Action::History);
     let wanted = match action {
         Action::Status | Action::History => Wanted::Status,
-        Action::Promote(target) => Wanted::Promote(target.body(None)?),
-        Action::Canary { target, percent } => Wanted::Canary(target.body(Some(percent))?),
+        Action::Promote(target) => Wanted::Promote(target.body(None)),
+        Action::Canary { target, percent } => Wanted::Canary(target.body(Some(percent))),
         Action::Rollback { reason } => Wanted::Rollback(RollbackBody { reason }),
     };
     let status = match running_server(&config)? {
@@ -130,6 +122,7 @@ fn explained(error: ReleaseError) -> anyhow::Error {
             hint(&error, format!("name an evaluation that passed (--evaluation), or release it all the same: --force {name} --reason WHY"))
         }
         ReleaseError::NoRelease(_) => hint(&error, "`groundtone release history` lists them"),
+        ReleaseError::NoEvaluation(_) => hint(&error, "`groundtone eval run` makes one, `groundtone eval report` lists them"),
         _ => error.into(),
     }
 }

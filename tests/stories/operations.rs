@@ -420,7 +420,7 @@ fn neither_keys_nor_personal_data_are_found_anywhere_on_disk() {
     let (_, _, minted) = call(&server, &secret, "POST", "/v1/groundtone/page_tokens", &json!({"origin": "https://shop.example"}));
     let token = minted["token"].as_str().unwrap().to_owned();
     let (_, _, trace) = call(&server, &secret, "GET", &format!("/v1/groundtone/traces/{id}"), &Value::Null);
-    assert_eq!(trace["question"], "ECHO I am [email] and [phone], card [card] or [iban], about [order], my key is [key]");
+    assert_eq!(trace["question"], "ECHO I am [email] and [phone], card [card] or [iban], about [order], my key is [secret]");
     assert_eq!(trace["feedback"]["text"], "write to [email]");
     let mut secrets = personal.to_vec();
     // The secret half of the key: its id is public.

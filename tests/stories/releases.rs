@@ -78,20 +78,21 @@ fn a_variant_is_pinned_released_tried_and_rolled_back() {
     assert!(refused(&["release", "promote", "nobody"]).contains("there is no variant `nobody`"));
     assert!(refused(&["release", "rollback"]).contains("nothing to roll back to"));
     // One that passed under another prompt speaks for another prompt.
-    let evaluation = |passed: bool, fingerprint: &Value| {
-        let arm =
-            json!({"name": "tuned-rag", "passed": passed, "reason": "as good", "prompt_fingerprint": fingerprint, "answered_by": "second"});
-        std::fs::write(folder.join("evaluation.json"), json!({"id": "eval-1", "decision": "combine", "arms": [arm]}).to_string()).unwrap();
+    let evaluation = |id: &str, passed: bool, fingerprint: &Value| {
+        let arm = json!({"name": "tuned-rag", "model": "shop:tuned-rag", "passed": passed, "reason": "as good", "prompt_fingerprint": fingerprint, "answered_by": "second"});
+        let record = json!({"id": id, "name": "held-out", "set_sha256": "ab", "cases": 40, "decision": "combine", "reason": "better", "arms": [arm], "report": "{}", "created_at": 7});
+        assert_eq!(server.json("POST", "/v1/groundtone/evaluations", &record).0, 201);
     };
     let fingerprint = ask(&server, "shop:tuned-rag", &[], QUESTION)["groundtone"]["prompt_fingerprint"].clone();
-    let evaluated = ["release", "promote", "tuned-rag", "--evaluation", "evaluation.json", "--json"];
-    evaluation(false, &fingerprint);
-    assert!(refused(&evaluated).contains("its evaluation did not pass: as good"));
-    evaluation(true, &json!("another"));
-    assert!(refused(&evaluated).contains("it was evaluated with the prompt another, but would answer with "));
-    evaluation(true, &fingerprint);
-    let status = run_json(folder, &evaluated);
-    assert_eq!((&status["releases"][0]["evaluation"]["id"], &status["releases"][0]["forced"]), (&json!("eval-1"), &Value::Null));
+    let evaluated = |id: &'static str| ["release", "promote", "tuned-rag", "--evaluation", id, "--json"];
+    assert!(refused(&evaluated("eval-0")).contains("there is no evaluation `eval-0`"));
+    evaluation("eval-1", false, &fingerprint);
+    assert!(refused(&evaluated("eval-1")).contains("its evaluation did not pass: as good"));
+    evaluation("eval-2", true, &json!("another"));
+    assert!(refused(&evaluated("eval-2")).contains("it was evaluated with the prompt another, but would answer with "));
+    evaluation("eval-3", true, &fingerprint);
+    let status = run_json(folder, &evaluated("eval-3"));
+    assert_eq!((&status["releases"][0]["evaluation"]["id"], &status["releases"][0]["forced"]), (&json!("eval-3"), &Value::Null));
     run_json(folder, &["release", "rollback", "--json"]);
     let status = run_json(folder, &["release", "promote", "tuned-rag", "--force", "tuned-rag", "--reason", "a story", "--json"]);
     let tuned = status["live"]["release"].as_str().unwrap().to_owned();

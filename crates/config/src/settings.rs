@@ -1,7 +1,7 @@
 //! The settings as types. What each means stands in `groundtone.default.toml`, in the same order.
 #![expect(missing_docs, reason = "groundtone.default.toml is the documentation; a test holds it complete")]
 
-use groundtone_types::Collection;
+use groundtone_types::{Collection, PersonalKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -392,20 +392,10 @@ pub struct Traces {
     pub keep_count: u32,
 }
 
-/// Personal data that can be found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Personal {
-    Email,
-    Phone,
-    Card,
-    Iban,
-}
-
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Privacy {
-    pub redact: Vec<Personal>,
+    pub redact: Vec<PersonalKind>,
     pub patterns: Vec<String>,
 }
 

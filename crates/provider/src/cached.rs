@@ -175,6 +175,10 @@ impl ChatModel for CachedChat {
         self.inner.check(extras)
     }
 
+    fn is_resting(&self) -> bool {
+        self.inner.is_resting()
+    }
+
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream, Error> {
         let Some(key) = self.key(&request) else { return self.inner.chat(request).await };
         let known = self.cache.answers.get(&key);

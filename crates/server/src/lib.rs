@@ -30,7 +30,7 @@ pub use keyring::{CreatedKey, KeyHash, KeyRing, NewKey, NoRandomness, make_key};
 pub use limits::Price;
 pub use page_token::PageTokens;
 pub use recorder::{Keeping, Recorder};
-pub use releases::{EvaluatedArm, Evaluation, ReleaseBody, ReleaseError, ReleaseStatus, Releases, RollbackBody};
+pub use releases::{ReleaseBody, ReleaseError, ReleaseStatus, Releases, RollbackBody};
 pub use replay::{Difference, Replay, ReplayBody, Replayed};
 pub use run::{RunError, run};
 pub use state::{AppState, Documents, Limits};

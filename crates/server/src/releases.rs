@@ -1,7 +1,7 @@
 //! Which release answers, and how that changes: checked, noted in one transaction, and then in force for the next question.
 
 use groundtone_answer::{Answerer, Canary, Change, Live, Refused, ReleaseState, Variant};
-use groundtone_catalog::{Catalog, ReleaseEvent, ReleaseRecord};
+use groundtone_catalog::{Catalog, EvaluatedArm, EvaluationRecord, ReleaseEvent, ReleaseRecord};
 use groundtone_types::{ErrorKind, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,6 +19,9 @@ pub enum ReleaseError {
     /// There is no such release.
     #[error("there is no release `{0}`")]
     NoRelease(String),
+    /// There is no such evaluation.
+    #[error("there is no evaluation `{0}`")]
+    NoEvaluation(String),
     /// Something speaks against it.
     #[error("`{name}` is not released: {}", objections.join("; "))]
     Objections {
@@ -56,48 +59,13 @@ impl ReleaseError {
         match self {
             Self::Target | Self::ForcedName(_) | Self::NoReason | Self::LongReason => ErrorKind::InvalidRequest,
             Self::Refused(Refused::Percent(_)) => ErrorKind::InvalidRequest,
-            Self::NoRelease(_) => ErrorKind::NotFound,
+            Self::NoRelease(_) | Self::NoEvaluation(_) => ErrorKind::NotFound,
             Self::Objections { .. } | Self::Refused(_) => ErrorKind::Conflict,
             Self::Answer(error) => error.kind(),
             Self::Catalog(error) => error.kind(),
             Self::Index(error) => error.kind(),
         }
     }
-}
-
-/// An evaluation, as far as a release needs to know it. What else it says is left aside.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Its id.
-    pub id: String,
-    /// SHA-256 of the questions, in hexadecimal.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub set_sha256: String,
-    /// What it came to: `combine`, `keep_rag`, ...
-    pub decision: String,
-    /// Why.
-    #[serde(default)]
-    pub reason: String,
-    /// What was compared.
-    pub arms: Vec<EvaluatedArm>,
-}
-
-/// One way to answer in an evaluation.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EvaluatedArm {
-    /// The variant, or `ASSISTANT:VARIANT`.
-    pub name: String,
-    /// The model that wrote its answers.
-    #[serde(default)]
-    pub answered_by: Option<String>,
-    /// What rendered its prompts.
-    #[serde(default)]
-    pub prompt_fingerprint: Option<String>,
-    /// Whether it may be released.
-    pub passed: bool,
-    /// Why, or why not.
-    #[serde(default)]
-    pub reason: String,
 }
 
 /// What is to be released, and what speaks for it.
@@ -110,9 +78,9 @@ pub struct ReleaseBody {
     /// Or a release that there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
-    /// The evaluation that speaks for a variant.
+    /// The id of the evaluation that speaks for a variant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evaluation: Option<Evaluation>,
+    pub evaluation: Option<String>,
     /// For a canary: percent of the conversations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<u8>,
@@ -242,10 +210,10 @@ impl Releases {
         match (&body.variant, &body.release) {
             (Some(name), None) => {
                 let variant = self.answerer.variant(name)?;
+                let evaluation = self.evaluation(body.evaluation.as_deref()).await?;
                 let pinned = format!("{}:{name}", self.name());
-                let arm =
-                    body.evaluation.iter().flat_map(|evaluation| &evaluation.arms).find(|arm| arm.name == *name || arm.name == pinned);
-                let objections = if evaluated || body.evaluation.is_some() { objections(variant, arm) } else { Vec::new() };
+                let arm = evaluation.as_ref().and_then(|evaluation| evaluation.arm(&pinned).or_else(|| evaluation.arm(name)));
+                let objections = if evaluated || evaluation.is_some() { objections(variant, arm) } else { Vec::new() };
                 let forced = forced(body, name, objections)?;
                 let record = ReleaseRecord {
                     id: format!("rel_{}", uuid::Uuid::now_v7().simple()),
@@ -254,7 +222,7 @@ impl Releases {
                     model: variant.model.id().to_owned(),
                     prompt_fingerprint: variant.fingerprint().to_string(),
                     generation,
-                    evaluation: body.evaluation.as_ref().map(|evaluation| kept(evaluation, arm)),
+                    evaluation: evaluation.as_ref().map(|evaluation| kept(evaluation, arm)),
                     forced,
                     created_at: now,
                     actor: actor.to_owned(),
@@ -320,6 +288,13 @@ impl Releases {
         self.status().await
     }
 
+    /// The evaluation of this id, from the catalog.
+    async fn evaluation(&self, id: Option<&str>) -> Result<Option<EvaluationRecord>, ReleaseError> {
+        let Some(id) = id else { return Ok(None) };
+        let found = self.catalog.evaluation(&self.tenant, id).await?;
+        found.map(Some).ok_or_else(|| ReleaseError::NoEvaluation(id.to_owned()))
+    }
+
     /// The documents that answer now.
     async fn generation(&self) -> Result<String, ReleaseError> {
         let collection = &self.answerer.assistant().collection;
@@ -361,8 +336,8 @@ fn live(configured: &Live, records: &[ReleaseRecord], state: &ReleaseState) -> L
 }
 
 /// What a release keeps of its evaluation: its verdict and the arm that is released.
-fn kept(evaluation: &Evaluation, arm: Option<&EvaluatedArm>) -> serde_json::Value {
-    let Evaluation { id, set_sha256, decision, reason, .. } = evaluation;
+fn kept(evaluation: &EvaluationRecord, arm: Option<&EvaluatedArm>) -> serde_json::Value {
+    let EvaluationRecord { id, set_sha256, decision, reason, .. } = evaluation;
     json!({"id": id, "set_sha256": set_sha256, "decision": decision, "reason": reason, "arm": arm})
 }
 

@@ -1,11 +1,11 @@
 use crate::access::Caller;
 use crate::api::wire::unix_now;
-use crate::error::ApiError;
+use crate::error::{ApiError, ApiQuery};
 use crate::state::AppState;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::multipart::MultipartError;
-use axum::extract::{Multipart, Path, Query, State};
+use axum::extract::{Multipart, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -201,7 +201,7 @@ pub(crate) fn clean_name(name: &str) -> String {
 pub(crate) async fn list(
     State(state): State<Arc<AppState>>,
     caller: Caller,
-    Query(query): Query<ListQuery>,
+    ApiQuery(query): ApiQuery<ListQuery>,
 ) -> Result<Json<ListPage<FileObject>>, ApiError> {
     let page = query.page(10_000, 10_000)?;
     let found = state.documents.catalog.files(&caller.tenant, query.purpose.as_deref(), page).await;

@@ -1,12 +1,12 @@
 use crate::access::Caller;
 use crate::api::files::catalog_failed;
 use crate::api::wire::unix_now;
-use crate::error::{ApiError, ApiJson};
+use crate::error::{ApiError, ApiJson, ApiQuery};
 use crate::keyring::{CreatedKey, NewKey, make_key};
 use crate::page_token::Claims;
 use crate::state::AppState;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use groundtone_catalog::{AuditRecord, KeyRecord, Used};
 use serde::{Deserialize, Serialize};
@@ -183,7 +183,7 @@ pub struct AuditList {
 pub(crate) async fn audit(
     State(state): State<Arc<AppState>>,
     caller: Caller,
-    Query(query): Query<AuditQuery>,
+    ApiQuery(query): ApiQuery<AuditQuery>,
 ) -> Result<Json<AuditList>, ApiError> {
     let limit = query.limit.unwrap_or(DEFAULT_ENTRIES).clamp(1, MOST_ENTRIES);
     let entries = state.documents.catalog.audited(&caller.tenant, query.before.as_deref(), limit).await;

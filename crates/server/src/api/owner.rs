@@ -1,10 +1,10 @@
 //! What the command line asks of the server that holds its data directory. Only who can read that directory has the key to these routes ([`crate::access::Need::Owner`]).
 
 use crate::access::Caller;
-use crate::error::{ApiError, ApiJson};
+use crate::error::{ApiError, ApiJson, ApiQuery};
 use crate::state::AppState;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Sse;
 use axum::response::sse::Event;
 use futures::{Stream, StreamExt, stream};
@@ -169,7 +169,7 @@ fn json(value: &impl Serialize) -> Event {
 pub(crate) async fn runs(
     State(state): State<Arc<AppState>>,
     caller: Caller,
-    Query(latest): Query<Latest>,
+    ApiQuery(latest): ApiQuery<Latest>,
 ) -> Result<Json<RunList>, ApiError> {
     let documents = &state.documents;
     let runs = documents.catalog.runs(&caller.tenant, latest.limit).await.map_err(|error| of_catalog(&error))?;
@@ -191,7 +191,7 @@ pub(crate) async fn runs_with(
 pub(crate) async fn rejected(
     State(state): State<Arc<AppState>>,
     caller: Caller,
-    Query(which): Query<Which>,
+    ApiQuery(which): ApiQuery<Which>,
 ) -> Result<Json<RejectedList>, ApiError> {
     let documents = &state.documents;
     let found = documents.catalog.quarantined(&caller.tenant, &which.collection, None).await;

@@ -1,3 +1,4 @@
+use crate::access::Caller;
 use crate::api::wire::unix_now;
 use crate::error::{ApiError, ApiJson};
 use crate::releases::{ReleaseBody, ReleaseError, ReleaseStatus, RollbackBody};
@@ -10,8 +11,10 @@ fn answered(result: Result<ReleaseStatus, ReleaseError>) -> Result<Json<ReleaseS
     result.map(Json).map_err(|error| ApiError::of(error.kind(), &error))
 }
 
-/// Who does it: the table of routes lets nobody else through.
-const ACTOR: &str = "operator";
+/// Who does it, for the history: the key's id; `operator` where no key is needed.
+fn actor(caller: &Caller) -> String {
+    caller.key_id().unwrap_or_else(|| "operator".to_owned())
+}
 
 /// `GET /v1/groundtone/releases`: what answers, what was released, and what was done.
 pub(crate) async fn status(State(state): State<Arc<AppState>>) -> Result<Json<ReleaseStatus>, ApiError> {
@@ -21,23 +24,26 @@ pub(crate) async fn status(State(state): State<Arc<AppState>>) -> Result<Json<Re
 /// `POST /v1/groundtone/releases/promote`: the next question is answered by another variant. Answers that have begun go on as they began.
 pub(crate) async fn promote(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     ApiJson(body): ApiJson<ReleaseBody>,
 ) -> Result<Json<ReleaseStatus>, ApiError> {
-    answered(state.releases.promote(&body, ACTOR, unix_now()).await)
+    answered(state.releases.promote(&body, &actor(&caller), unix_now()).await)
 }
 
 /// `POST /v1/groundtone/releases/canary`: a share of the conversations is.
 pub(crate) async fn canary(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     ApiJson(body): ApiJson<ReleaseBody>,
 ) -> Result<Json<ReleaseStatus>, ApiError> {
-    answered(state.releases.canary(&body, ACTOR, unix_now()).await)
+    answered(state.releases.canary(&body, &actor(&caller), unix_now()).await)
 }
 
 /// `POST /v1/groundtone/releases/rollback`.
 pub(crate) async fn rollback(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     ApiJson(body): ApiJson<RollbackBody>,
 ) -> Result<Json<ReleaseStatus>, ApiError> {
-    answered(state.releases.rollback(&body, ACTOR, unix_now()).await)
+    answered(state.releases.rollback(&body, &actor(&caller), unix_now()).await)
 }

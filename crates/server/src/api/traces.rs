@@ -1,11 +1,11 @@
 use crate::access::Caller;
 use crate::api::files::catalog_failed;
 use crate::api::wire::unix_now;
-use crate::error::{ApiError, ApiJson};
+use crate::error::{ApiError, ApiJson, ApiQuery};
 use crate::replay::{Replay, ReplayBody};
 use crate::state::AppState;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use groundtone_catalog::{Feedback, Outcome, Thumb, TraceFilter, TraceRecord};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub struct TraceList {
 pub(crate) async fn list(
     State(state): State<Arc<AppState>>,
     caller: Caller,
-    Query(query): Query<TraceQuery>,
+    ApiQuery(query): ApiQuery<TraceQuery>,
 ) -> Result<Json<TraceList>, ApiError> {
     let outcome = match (query.outcome, query.abstained) {
         (Some(_), Some(_)) => return Err(ApiError::invalid("abstained", "send `outcome` or `abstained`, not both")),

@@ -1,11 +1,11 @@
 use crate::access::Caller;
 use crate::api::files::{DEFAULT_ITEMS, ListQuery, MOST_STORE_ITEMS, catalog_failed, list_page, no_file};
 use crate::api::wire::unix_now;
-use crate::error::{ApiError, ApiJson};
+use crate::error::{ApiError, ApiJson, ApiQuery};
 use crate::state::AppState;
 use crate::stores::{document_of, file_of};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use groundtone_catalog::{StoreFileRecord, StoreFileStatus, StoreRecord};
 use groundtone_openai_api::{
@@ -159,7 +159,7 @@ pub(crate) async fn create(
 pub(crate) async fn list(
     State(state): State<Arc<AppState>>,
     caller: Caller,
-    Query(query): Query<ListQuery>,
+    ApiQuery(query): ApiQuery<ListQuery>,
 ) -> Result<Json<ListPage<VectorStore>>, ApiError> {
     let mut page = query.page(MOST_STORE_ITEMS, DEFAULT_ITEMS)?;
     let first = page.after.is_none();
@@ -280,7 +280,7 @@ pub(crate) async fn list_files(
     State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(query): Query<ListQuery>,
+    ApiQuery(query): ApiQuery<ListQuery>,
 ) -> Result<Json<ListPage<VectorStoreFile>>, ApiError> {
     let (page, store) = (query.page(MOST_STORE_ITEMS, DEFAULT_ITEMS)?, state.vector_store(&caller.tenant, &id).await?);
     let found = state.documents.catalog.store_files(&caller.tenant, &store.collection, query.filter.as_deref(), page).await;

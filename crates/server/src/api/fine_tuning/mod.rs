@@ -8,10 +8,10 @@ pub(crate) use permissions::{create as grant, delete as revoke, list as permissi
 
 use crate::access::Caller;
 use crate::api::files::{catalog_failed, keep_page};
-use crate::error::{ApiError, ApiJson};
+use crate::error::{ApiError, ApiJson, ApiQuery};
 use crate::state::AppState;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use groundtone_catalog::Page;
 use groundtone_openai_api::{FineTuningCheckpoint, FineTuningEvent, FineTuningJob, FineTuningJobRequest, ListPage, PlainPage};
@@ -82,8 +82,8 @@ pub(crate) async fn create(
 pub(crate) async fn list(
     State(state): State<Arc<AppState>>,
     caller: Caller,
-    Query(query): Query<PageQuery>,
-    Query(pairs): Query<Vec<(String, String)>>,
+    ApiQuery(query): ApiQuery<PageQuery>,
+    ApiQuery(pairs): ApiQuery<Vec<(String, String)>>,
 ) -> Result<Json<PlainPage<FineTuningJob>>, ApiError> {
     let metadata = metadata_filter(&pairs)?;
     let page = query.page(DEFAULT_ITEMS)?;
@@ -153,7 +153,7 @@ pub(crate) async fn events(
     State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(query): Query<PageQuery>,
+    ApiQuery(query): ApiQuery<PageQuery>,
 ) -> Result<Json<PlainPage<FineTuningEvent>>, ApiError> {
     let page = query.page(DEFAULT_ITEMS)?;
     state.tuning.job(&caller.tenant, &id).await?;
@@ -167,7 +167,7 @@ pub(crate) async fn checkpoints(
     State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(query): Query<PageQuery>,
+    ApiQuery(query): ApiQuery<PageQuery>,
 ) -> Result<Json<ListPage<FineTuningCheckpoint>>, ApiError> {
     let page = query.page(DEFAULT_CHECKPOINTS)?;
     state.tuning.job(&caller.tenant, &id).await?;

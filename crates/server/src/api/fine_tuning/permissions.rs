@@ -4,10 +4,10 @@ use super::{DEFAULT_CHECKPOINTS, MOST_ITEMS};
 use crate::access::Caller;
 use crate::api::files::{catalog_failed, list_page};
 use crate::api::wire::unix_now;
-use crate::error::{ApiError, ApiJson};
+use crate::error::{ApiError, ApiJson, ApiQuery};
 use crate::state::AppState;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use groundtone_catalog::{Page, PermissionRecord};
 use groundtone_openai_api::{CheckpointPermission, Deleted, ListPage, PermissionRequest};
 use groundtone_types::Tenant;
@@ -71,7 +71,7 @@ pub(crate) async fn list(
     State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(model): Path<String>,
-    Query(query): Query<PermissionQuery>,
+    ApiQuery(query): ApiQuery<PermissionQuery>,
 ) -> Result<Json<ListPage<CheckpointPermission>>, ApiError> {
     known(&state, &caller.tenant, &model).await?;
     let limit = query.limit.unwrap_or(DEFAULT_CHECKPOINTS);
