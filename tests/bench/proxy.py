@@ -2,9 +2,11 @@
 
     ./gt bench proxy                                  # small: 200 requests/s for 3 s, 200 streams
     ./gt bench proxy --rate 500 --seconds 20 --rounds 5 --streams 5000 --peers
+    ./gt bench proxy --rate 100 --seconds 20 --rounds 3 --chunks 100000     # ingests them first, some minutes
 
-The model server is a mock that answers at once (Nagle off, header and body in one write), so a figure is the proxy's own cost. Retrieval is by BM25 over five documents,
-unless --model names an assistant that retrieves nothing. Direct and proxied runs take turns; `added` is the difference of the medians of the rounds.
+The model server is a mock that answers at once (Nagle off, header and body in one write), so a figure is the proxy's own cost. `pass-through` is a variant without documents,
+`rag` searches by dense vectors and BM25 over five documents and --chunks more; the question is always the same, so its vector comes from the cache of questions.
+Direct and proxied runs take turns; `added` is the difference of the medians of the rounds.
 """
 
 import argparse
@@ -77,14 +79,23 @@ def fire(load, url, model, **options):
     return json.loads(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
 
 
-def groundtone(binary, folder, mock):
-    """Ingests the five documents and serves them; gives the process and its address."""
+def filler(number):
+    """A short document about something else."""
+    return f"# Part {number}\n\nPart {number} fits model {number % 97}, comes in {number % 13} colours and costs {number % 51} euro in Graz.\n"
+
+
+def groundtone(binary, folder, mock, chunks=0):
+    """Ingests the five documents, and as many more of one chunk each as wanted, and serves them; gives the process and its address."""
     documents = folder / "documents"
     documents.mkdir()
     for name, text in DOCUMENTS.items():
         (documents / name).write_text(text)
+    for number in range(chunks):
+        shelf = documents / f"shelf-{number // 1000}"
+        shelf.mkdir(exist_ok=True)
+        (shelf / f"part-{number}.md").write_text(filler(number))
     settings = f'[chat]\nkind = "openai"\nmodel = "mock"\nurl = "{mock}/v1"\ncontext_tokens = 8000\nremote_parallel = 20000\n[gate]\nthreshold = 0.0\n'
-    settings += '[retrieval]\nmode = "bm25"\n[assistant]\nname = "shop"\n[server]\nrequest_timeout_seconds = 3600\n'
+    settings += '[assistant]\nname = "shop"\n[server]\nrequest_timeout_seconds = 3600\n[variants.prompted]\nsystem = "You answer for a shop."\n'
     (folder / "groundtone.toml").write_text(settings)
     environment = {**os.environ, "GROUNDTONE_OFFLINE": "1", "GROUNDTONE_DATA_DIRECTORY": str(folder / "data")}
     subprocess.run([binary, "ingest", str(documents)], check=True, cwd=folder, env=environment, capture_output=True)
@@ -173,7 +184,7 @@ def compare(load, targets, options):
     found = {name: {"whole": [], "streamed": []} for name in targets}
     for _ in range(options.rounds):
         for name, (url, model, extra) in targets.items():
-            rate = options.rate if name in ("direct", "groundtone") else options.peer_rate
+            rate = options.rate if name in ("direct", "pass-through", "rag") else options.peer_rate
             for kind, stream in (("whole", 0), ("streamed", 1)):
                 found[name][kind].append(fire(load, url, model, rate=rate, seconds=options.seconds, stream=stream, **extra))
     return found
@@ -188,7 +199,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--streams", type=int, default=200, help="streams that are open at the same time")
     parser.add_argument("--connections", type=int, default=32, help="connections of the throughput run")
-    parser.add_argument("--model", default="shop", help="the assistant, or a variant of it")
+    parser.add_argument("--chunks", type=int, default=0, help="further chunks in the index")
     parser.add_argument("--peers", action="store_true", help="also LiteLLM and Hayhooks, installed from PyPI")
     options = parser.parse_args()
     # What was started is stopped, however this ends.
@@ -204,10 +215,10 @@ def main():
         started = [Running([load, "mock"], stdout=subprocess.PIPE)]
         try:
             mock = f"http://127.0.0.1:{started[0].process.stdout.readline().strip()}"
-            server, address = groundtone(options.binary, folder, mock)
+            server, address = groundtone(options.binary, folder, mock, options.chunks)
             started.append(server)
             own = f"http://{address}/v1/chat/completions"
-            targets = {"direct": (f"{mock}/v1/chat/completions", "mock", {}), "groundtone": (own, options.model, {})}
+            targets = {"direct": (f"{mock}/v1/chat/completions", "mock", {}), "pass-through": (own, "shop:prompted", {}), "rag": (own, "shop", {})}
             for start in (litellm, hayhooks) if options.peers else ():
                 running, url, found, extra = start(folder, mock)
                 started.append(running)
@@ -229,20 +240,20 @@ def main():
                 closed = fire(load, url, model, seconds=options.seconds, connections=options.connections, stream=0, **extra)
                 report[name]["throughput_per_second"] = closed["per_second"]
             before = rss_kilobytes(server.process.pid)
-            holder = subprocess.Popen([load, "hold", "--url", own, "--model", options.model, "--count", str(options.streams)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            holder = subprocess.Popen([load, "hold", "--url", own, "--model", "shop:prompted", "--count", str(options.streams)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             opened = int(holder.stdout.readline())
             time.sleep(1)
-            report["groundtone"]["open_streams"] = {"streams": opened, "rss_kb_each": (rss_kilobytes(server.process.pid) - before) / opened, "rss_kb_before": before}
+            report["pass-through"]["open_streams"] = {"streams": opened, "rss_kb_each": (rss_kilobytes(server.process.pid) - before) / opened, "rss_kb_before": before}
             holder.stdin.close()
             holder.wait(timeout=60)
         finally:
             for running in reversed(started):
                 running.stop()
-    for name in ("direct", "groundtone", "litellm", "hayhooks"):
+    for name in ("direct", "pass-through", "rag", "litellm", "hayhooks"):
         if name in report:
             shown = {k: v for k, v in report[name].items() if k not in ("whole", "streamed")}
             whole = report[name]["whole"]["rounds"]
-            print(f"{name:10} p50 {median_of(whole, 'all', 'p50_ms'):.2f} ms  p99 {median_of(whole, 'all', 'p99_ms'):.2f} ms  {json.dumps(shown)}")
+            print(f"{name:12} p50 {median_of(whole, 'all', 'p50_ms'):.2f} ms  p99 {median_of(whole, 'all', 'p99_ms'):.2f} ms  {json.dumps(shown)}")
     print(json.dumps(report))
 
 
