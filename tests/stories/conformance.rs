@@ -159,6 +159,16 @@ fn openai_python_finds_what_it_knows() {
 }
 
 #[test]
+fn langchain_and_llamaindex_find_what_they_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _upstream) = serve(folder.path());
+    let packages = std::env::var("GROUNDTONE_TEST_CLIENTSPATH").expect("GROUNDTONE_TEST_CLIENTSPATH names their packages: run ./gt test");
+    let script = root().join("tests/python/conformance_clients.py");
+    let output = Command::new("python3").arg(script).arg(format!("{}/v1", server.address)).env("PYTHONPATH", packages).output().unwrap();
+    held_by_the_page(&output, "LangChain, LlamaIndex", 17);
+}
+
+#[test]
 fn openai_node_finds_what_it_knows() {
     // `./gt test` sets it where node is on the machine.
     let Some(packages) = std::env::var_os("GROUNDTONE_TEST_NODEPATH").map(PathBuf::from) else {
