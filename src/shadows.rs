@@ -1,6 +1,7 @@
-//! What shadows answer, a line of JSON each, in `shadow.jsonl` of the data directory.
+//! What shadows answer, a line of JSON each, in `shadow.jsonl` of the data directory; without personal data and secrets, like a trace.
 
 use groundtone_answer::{ShadowAnswer, ShadowSink};
+use groundtone_telemetry::Redactor;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ const WAITING: usize = 64;
 const MOST_BYTES: u64 = 256 << 20;
 
 /// Where shadows' answers go. The records are written one after the other, beside everything else.
-pub(crate) fn sink(path: PathBuf, now: fn() -> i64) -> ShadowSink {
+pub(crate) fn sink(path: PathBuf, redactor: Redactor, now: fn() -> i64) -> ShadowSink {
     let (sender, mut waiting) = mpsc::channel::<ShadowAnswer>(WAITING);
     tokio::spawn(async move {
         while let Some(answer) = waiting.recv().await {
-            if let Err(error) = append(&path, &record(&answer, now())).await {
+            if let Err(error) = append(&path, &record(&answer, &redactor, now())).await {
                 warn!(%error, path = %path.display(), "what a shadow answered could not be written");
             }
         }
@@ -39,20 +40,20 @@ async fn append(path: &PathBuf, record: &Value) -> std::io::Result<()> {
     file.flush().await
 }
 
-fn record(shadow: &ShadowAnswer, at: i64) -> Value {
+fn record(shadow: &ShadowAnswer, redactor: &Redactor, at: i64) -> Value {
     let ShadowAnswer { tenant, question, primary, variant, answer } = shadow;
-    let mut record = json!({"at": at, "tenant": tenant, "question": question, "primary": primary, "variant": variant});
+    let mut record = json!({"at": at, "tenant": tenant, "question": redactor.redact(question), "primary": primary, "variant": variant});
     match answer {
         Ok(answer) => {
             let summary = &answer.summary;
-            record["answer"] = json!(answer.text);
+            record["answer"] = json!(redactor.redact(&answer.text));
             record["model"] = json!(summary.model);
             record["abstained"] = json!(summary.abstained);
             record["citations"] = json!(summary.citations);
             record["usage"] = json!(summary.usage);
             record["timings"] = json!(summary.timings);
         }
-        Err(error) => record["error"] = json!(error.to_string()),
+        Err(error) => record["error"] = json!(redactor.redact(&error.to_string())),
     }
     record
 }

@@ -75,7 +75,7 @@ pub(crate) async fn serve(
         None => library.answerer(config).await?,
     };
     if !config.release.shadow.is_empty() {
-        let sink = shadows::sink(library.directory.path().join("shadow.jsonl"), now);
+        let sink = shadows::sink(library.directory.path().join("shadow.jsonl"), redactor(config)?, now);
         answerer = answerer.with_shadows(config.release.shadow_parallel, sink);
     }
     let seconds = Duration::from_secs;

@@ -144,7 +144,7 @@ fn another_variant_answers_where_the_first_one_fails_before_its_first_token() {
     let second = runtime.block_on(ScriptedServer::start([says("from the second")]));
     configure(folder.path(), &first.base_url, &second.base_url, "[release]\nfallbacks = [\"tuned-rag\"]\nshadow = \"prompted\"\n");
     let server = Server::start(folder.path(), &["serve"]);
-    let answer = ask(&server, "shop", &[], QUESTION);
+    let answer = ask(&server, "shop", &[], &format!("{QUESTION} I am ann@example.org."));
     assert_eq!((told(&answer), &answer["groundtone"]["fell_back_from"]), (("from the second", "tuned-rag", None), &json!("rag")));
     assert_eq!(answer["groundtone"]["sources"][0]["document"], "policies/returns.md");
     // The shadow gets a copy, which nobody is shown.
@@ -152,6 +152,8 @@ fn another_variant_answers_where_the_first_one_fails_before_its_first_token() {
     wait_for("the shadow's copy", || second.requests().iter().any(shadow));
     let kept = folder.path().join("data/shadow.jsonl");
     wait_for("the shadow's record", || std::fs::read_to_string(&kept).is_ok_and(|text| text.contains("from the second")));
+    let kept = std::fs::read_to_string(&kept).unwrap();
+    assert!(kept.contains("I am [email].") && !kept.contains("ann@"), "{kept}");
     // A pinned variant is that variant or an error; a request that is wrong is wrong for all; and after the first token nobody takes over.
     assert_eq!(ask(&server, "shop:rag", &[], QUESTION)["status"], 502);
     assert_eq!(ask(&server, "shop", &[], QUESTION)["status"], 400);
