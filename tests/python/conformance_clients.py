@@ -35,7 +35,7 @@ def langchain_invoke_has_usage():
 @case
 def langchain_messages():
     sent = json.loads(chain().invoke([("system", "Be brief."), ("human", "Hi"), ("ai", "Hello."), ("human", "HISTORY " + ASK)]).content)
-    assert sent["roles"] == ["system", "user", "assistant", "user"] and "Be brief." in sent["messages"][0]["content"]
+    assert sent["roles"][0] == "system" and sent["roles"][-3:] == ["user", "assistant", "user"] and "Be brief." in sent["messages"][0]["content"], sent
 
 
 @case
@@ -144,8 +144,8 @@ def llamaindex_tool_calls():
 
     model = like(is_function_calling_model=True)
     tool = FunctionTool.from_defaults(price)
-    answer = model.chat_with_tools([tool], user_msg=ASK)
-    assert [call.tool_kwargs for call in model.get_tool_calls_from_response(answer)] == [{"sku": "G1"}, {"sku": "G2"}]
+    answer = model.chat_with_tools([tool], user_msg=ASK, allow_parallel_tool_calls=True)
+    assert [call.tool_kwargs for call in model.get_tool_calls_from_response(answer)] == [{"sku": "G1"}, {"sku": "G2"}], answer
 
 
 @case
