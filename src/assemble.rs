@@ -57,7 +57,8 @@ pub(crate) fn settings(global: &Global, flags: &[(&str, String)]) -> anyhow::Res
 
 /// What takes personal data and secrets out of logs and traces.
 pub(crate) fn redactor(config: &Config) -> anyhow::Result<Redactor> {
-    Redactor::new(config.privacy.redact.clone(), &config.privacy.patterns).map_err(|error| hint(format!("`privacy.patterns`: {error}"), "correct the pattern"))
+    Redactor::new(config.privacy.redact.clone(), &config.privacy.patterns)
+        .map_err(|error| hint(format!("`privacy.patterns`: {error}"), "correct the pattern"))
 }
 
 /// Unix seconds.

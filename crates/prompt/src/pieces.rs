@@ -1,6 +1,6 @@
 //! The pieces of a text that a tokenizer never joins - words, mostly - and the tokens of each, remembered.
 //!
-//! A corpus has few different words, so nearly every piece is a look-up; and where a piece is plain ASCII its end is found without the pre-tokenizer's regex.
+//! A corpus has few different words, so nearly every piece is a look-up; and where a piece and what follows it are ASCII its end is found without the pre-tokenizer's regex.
 //! Both are short cuts only: whatever is not plain goes the long way, and a property test compares the two.
 
 use ahash::AHashMap;
@@ -95,17 +95,20 @@ fn encode(tokenizer: &Tokenizer, piece: &[u8], at: u32, mut push: impl FnMut(u32
 }
 
 impl Words {
-    /// Length of the piece at the start of `text`, where it is a word or a number in ASCII and what follows it is ASCII too; `None` asks the regex:
-    /// a letter of another script would belong to the word, and a contraction or a run of signs has rules of its own.
+    /// Length of the piece at the start of `text`, where it and what follows it are ASCII; `None` asks the regex:
+    /// a letter of another script would belong to the word, and a contraction has rules of its own.
     fn plain(self, text: &[u8]) -> Option<usize> {
         let first = *text.first()?;
         if first.is_ascii_digit() {
             let digits = text.iter().take(3).take_while(|byte| byte.is_ascii_digit()).count();
             return ends_plainly(text, digits, digits < 3);
         }
+        if matches!(first, b'\r' | b'\n') {
+            return space(text);
+        }
         // One sign or space may lead a word; an apostrophe may be the start of a contraction.
         let lead = usize::from(!first.is_ascii_alphabetic());
-        if lead == 1 && (!first.is_ascii() || matches!(first, b'\r' | b'\n' | b'\'')) {
+        if lead == 1 && (!first.is_ascii() || first == b'\'') {
             return None;
         }
         let run = |from: usize, is: fn(&u8) -> bool| from + text[from..].iter().take_while(|byte| is(byte)).count();
@@ -113,11 +116,52 @@ impl Words {
             Self::Letters => run(lead, u8::is_ascii_alphabetic),
             Self::Cased => run(run(lead, u8::is_ascii_uppercase), u8::is_ascii_lowercase),
         };
-        if end == lead || (self == Self::Cased && text.get(end) == Some(&b'\'')) {
+        if end == lead {
+            return if is_space(first) && !text.get(1).is_some_and(is_sign) { space(text) } else { self.signs(text) };
+        }
+        if self == Self::Cased && text.get(end) == Some(&b'\'') {
             return None;
         }
         ends_plainly(text, end, true)
     }
+
+    /// A run of signs, with one space before it and the line ends behind it.
+    fn signs(self, text: &[u8]) -> Option<usize> {
+        let lead = usize::from(text[0] == b' ');
+        let end = lead + text[lead..].iter().take_while(|byte| is_sign(byte)).count();
+        if end == lead || text.get(end).is_some_and(|byte| !is_known(*byte)) {
+            return None;
+        }
+        let is_behind = |byte: &&u8| matches!(byte, b'\r' | b'\n') || (self == Self::Cased && **byte == b'/');
+        Some(end + text[end..].iter().take_while(is_behind).count())
+    }
+}
+
+fn is_sign(byte: &u8) -> bool {
+    byte.is_ascii_punctuation()
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | b' ')
+}
+
+/// A letter, a digit, a sign or a space of ASCII.
+fn is_known(byte: u8) -> bool {
+    byte.is_ascii_graphic() || is_space(byte)
+}
+
+/// White space: up to its last line end; without one all of it but the last character, which leads what follows.
+fn space(text: &[u8]) -> Option<usize> {
+    let length = text.iter().take_while(|byte| is_space(**byte)).count();
+    if text.get(length).is_some_and(|byte| !is_known(*byte)) {
+        return None;
+    }
+    let line_end = text[..length].iter().rposition(|byte| matches!(byte, b'\r' | b'\n'));
+    Some(match line_end {
+        Some(last) => last + 1,
+        None if length == text.len() => length,
+        None => (length - 1).max(1),
+    })
 }
 
 /// `end`, unless the byte there may belong to the piece.

@@ -108,7 +108,10 @@ mod tests {
     fn a_line_of_json_carries_the_fields_of_its_spans() -> Result<(), Error> {
         let kept = Kept::default();
         let writer = kept.clone();
-        let subscriber = subscriber(Format::Json, "info", Redactor::new(groundtone_types::PersonalKind::ALL.to_vec(), &[]).unwrap(), move || writer.clone())?;
+        let subscriber =
+            subscriber(Format::Json, "info", Redactor::new(groundtone_types::PersonalKind::ALL.to_vec(), &[]).unwrap(), move || {
+                writer.clone()
+            })?;
         tracing::subscriber::with_default(subscriber, || {
             let _request = tracing::info_span!("request", request_id = "r-1").entered();
             let _answer = tracing::info_span!("answer", model = "m").entered();

@@ -87,7 +87,8 @@ pub struct PersonalData {
 }
 
 /// The shapes, in the order of [`PersonalKind::ALL`].
-static SHAPES: LazyLock<[Option<Regex>; PersonalKind::ALL.len()]> = LazyLock::new(|| PersonalKind::ALL.map(|kind| Regex::new(kind.shape()).ok()));
+static SHAPES: LazyLock<[Option<Regex>; PersonalKind::ALL.len()]> =
+    LazyLock::new(|| PersonalKind::ALL.map(|kind| Regex::new(kind.shape()).ok()));
 
 /// The longest run of whole groups that passes the check; groups are parted by spaces and hyphens.
 fn longest_run(text: &str, is: impl Fn(&str) -> bool) -> Option<Range<usize>> {

@@ -258,8 +258,10 @@ fn part(name: &str, path: PathBuf, loaded: &Loaded, settings: &StatsSettings) ->
     let limit = settings.max_tokens;
     let languages: Vec<(&str, &str)> = items.par_iter().map(|item| (language(&item.input), language(&item.output))).collect();
     let mut personal: BTreeMap<&'static str, Vec<u64>> = BTreeMap::new();
-    let found: Vec<BTreeSet<&'static str>> =
-        items.par_iter().map(|item| find_personal_data(&item.said, &PersonalKind::ALL).iter().map(|found| found.kind.as_str()).collect()).collect();
+    let found: Vec<BTreeSet<&'static str>> = items
+        .par_iter()
+        .map(|item| find_personal_data(&item.said, &PersonalKind::ALL).iter().map(|found| found.kind.as_str()).collect())
+        .collect();
     for (item, kinds) in items.iter().zip(found) {
         kinds.into_iter().for_each(|kind| personal.entry(kind).or_default().push(item.line));
     }
