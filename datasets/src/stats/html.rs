@@ -323,13 +323,17 @@ pub fn html(stats: &Stats) -> String {
     page.heading(
         "",
         &format!(
-            "{} epochs, {} billed tokens (tokenizer {}). Prices in USD of {}; break-even counts requests like these rows.",
+            "{} epochs, {} trained tokens (tokenizer {}).",
             cost.epochs,
             number(cost.billed_tokens),
-            stats.tokenizer,
-            cost.prices_of
+            stats.tokenizer
         ),
     );
+    if cost.models.is_empty() {
+        page.add("</main></body></html>\n");
+        return page.0;
+    }
+    page.heading("", &format!("Prices in USD of {}; break-even counts requests like these rows.", cost.prices_of));
     let rows: Vec<Vec<String>> = cost
         .models
         .iter()
