@@ -93,12 +93,13 @@ impl TraceExamples {
 
     /// Puts the newest answer that was turned down beside the newest that was liked, where both are to the same question. A correction has its other half already.
     fn pair(&mut self) {
-        let (mut liked, mut turned_down) = (HashMap::new(), HashMap::new());
+        let (mut liked, mut turned_down): (HashMap<String, String>, HashMap<String, String>) = Default::default();
         for (id, line) in self.judged.iter().filter(|(_, line)| line.correction.is_none()) {
-            match line.thumb {
-                Thumb::Up => liked.insert(line.subject(), id.clone()).map(drop),
-                Thumb::Down => turned_down.insert(line.subject(), line.answer.clone()).map(drop),
+            let (into, what) = match line.thumb {
+                Thumb::Up => (&mut liked, id),
+                Thumb::Down => (&mut turned_down, &line.answer),
             };
+            into.insert(line.subject(), what.clone());
         }
         for (subject, id) in liked {
             if let (Some(rejected), Some(line)) = (turned_down.remove(&subject), self.judged.get_mut(&id))
@@ -168,7 +169,7 @@ mod tests {
             ("2", asked("How long?"), "30 days.", Some((Thumb::Down, None))),
             ("3", asked("how  LONG?"), "45 days [2].", Some((Thumb::Up, None))),
             ("4", asked("Nobody judged this"), "x", None),
-            ("5", talk.clone(), "4 years.", Some((Thumb::Up, None))),
+            ("5", talk, "4 years.", Some((Thumb::Up, None))),
             ("6", tool, "5 euro.", Some((Thumb::Up, None))),
             ("7", asked("Where do I write?"), "To [email].", Some((Thumb::Up, None))),
             ("8", asked("And the motor?"), "Nothing is covered.", Some((Thumb::Down, None))),

@@ -68,7 +68,7 @@ impl Page {
         let (width, height) = (480.0, 120.0);
         let step = width / of.bars.len().max(1) as f64;
         let mut svg = format!(
-            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 480 140\" role=\"img\" aria-label=\"{}\">",
+            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 480 144\" role=\"img\" aria-label=\"{}\">",
             escaped(title),
             escaped(title)
         );
@@ -82,7 +82,7 @@ impl Page {
         }
         let _ = write!(
             svg,
-            "<text x=\"0\" y=\"136\">{}</text><text x=\"480\" y=\"136\" text-anchor=\"end\">{}</text></svg>",
+            "<text x=\"0\" y=\"139\">{}</text><text x=\"480\" y=\"139\" text-anchor=\"end\">{}</text></svg>",
             number(of.min),
             number(of.max)
         );
@@ -104,21 +104,21 @@ impl Page {
         let hidden = counts.len().saturating_sub(MOST_BARS);
         counts.truncate(MOST_BARS);
         let most = counts.first().map_or(1, |(_, count)| *count).max(1) as f64;
-        let height = counts.len() * 20 + 4;
+        let height = counts.len() * 24 + 4;
         let mut svg = format!(
             "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 480 {height}\" role=\"img\" aria-label=\"{}\">",
             escaped(title),
             escaped(title)
         );
         for (at, (name, count)) in counts.iter().enumerate() {
-            let y = at * 20;
-            let bar = *count as f64 / most * 240.0;
-            let short: String = name.chars().take(26).collect();
-            let text = y + 14;
-            let label = bar + 176.0;
+            let y = at * 24;
+            let bar = *count as f64 / most * 196.0;
+            let short: String = name.chars().take(25).collect();
+            let text = y + 17;
+            let label = bar + 206.0;
             let _ = write!(
                 svg,
-                "<text x=\"164\" y=\"{text}\" text-anchor=\"end\">{}</text><rect x=\"170\" y=\"{}\" width=\"{bar:.1}\" height=\"14\"/><text x=\"{label:.1}\" y=\"{text}\">{}</text>",
+                "<text x=\"194\" y=\"{text}\" text-anchor=\"end\">{}</text><rect x=\"200\" y=\"{}\" width=\"{bar:.1}\" height=\"16\"/><text x=\"{label:.1}\" y=\"{text}\">{}</text>",
                 escaped(&short),
                 y + 3,
                 number(*count)

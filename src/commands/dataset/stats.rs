@@ -81,8 +81,12 @@ impl Args {
 pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let config = settings(global, &[])?;
     let is_local = args.model == LOCAL;
-    let (tokens, frame): (Arc<dyn CountTokens>, Frame) =
-        if is_local { local(&config).await? } else { (OpenAiTokens::for_model(&args.model), Frame::OPENAI) };
+    let (tokens, frame) = if is_local {
+        local(&config).await?
+    } else {
+        let tokens: Arc<dyn CountTokens> = OpenAiTokens::for_model(&args.model);
+        (tokens, Frame::OPENAI)
+    };
     let longest = if is_local { config.tuning.max_row_tokens as usize } else { LONGEST_ROW };
     let prices = match &args.prices {
         // Other people's prices are not for other people's tokens.
@@ -123,8 +127,9 @@ async fn local(config: &Config) -> anyhow::Result<(Arc<dyn CountTokens>, Frame)>
     let (path, id) = gguf_file(config)?;
     let load = move || -> anyhow::Result<(Arc<dyn CountTokens>, Frame)> {
         let tokenizer = ChatTokenizer::load(&path, &id)?;
-        let frame = Frame::of_template(&tokenizer, |messages| Ok(tokenizer.chat(messages)?.tokens.len()));
-        Ok((Arc::new(tokenizer), frame.map_err(anyhow::Error::msg)?))
+        let frame = Frame::of_template(&tokenizer, |messages| Ok(tokenizer.chat(messages)?.tokens.len())).map_err(anyhow::Error::msg)?;
+        let tokens: Arc<dyn CountTokens> = Arc::new(tokenizer);
+        Ok((tokens, frame))
     };
     tokio::task::spawn_blocking(load).await?
 }
