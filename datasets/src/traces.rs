@@ -142,7 +142,7 @@ mod tests {
     use groundtone_types::Tenant;
     use serde_json::json;
 
-    fn trace(id: &str, messages: Value, answer: &str) -> TraceRecord {
+    fn trace(id: &str, messages: &Value, answer: &str) -> TraceRecord {
         let question = messages.as_array().unwrap().last().unwrap()["content"].clone();
         let (none, empty) = (Value::Null, json!([]));
         let record = json!({
@@ -175,13 +175,13 @@ mod tests {
             ("8", asked("And the motor?"), "Nothing is covered.", Some((Thumb::Down, None))),
         ];
         for (id, messages, answer, said) in kept {
-            catalog.put_traces(&[(mine.clone(), trace(id, messages, answer))]).await.unwrap();
+            catalog.put_traces(&[(mine.clone(), trace(id, &messages, answer))]).await.unwrap();
             if let Some((thumb, correction)) = said {
                 let feedback = Feedback { thumb, text: None, correction: correction.map(str::to_owned), at: 2 };
                 catalog.put_feedback(&mine, id, &feedback).await.unwrap();
             }
         }
-        catalog.put_traces(&[(theirs.clone(), trace("9", asked("Price?"), "secret"))]).await.unwrap();
+        catalog.put_traces(&[(theirs.clone(), trace("9", &asked("Price?"), "secret"))]).await.unwrap();
         catalog.put_feedback(&theirs, "9", &Feedback { thumb: Thumb::Up, text: None, correction: None, at: 2 }).await.unwrap();
 
         let mut examples = TraceExamples::default();
@@ -197,7 +197,14 @@ mod tests {
             .map(|record| match record.unwrap().outcome {
                 Ok(examples) => {
                     let example = &examples[0];
-                    format!("{}: {} -> {} | {:?} | {}", example.id, example.question, example.answer, example.rejected, example.history.len())
+                    format!(
+                        "{}: {} -> {} | {:?} | {}",
+                        example.id,
+                        example.question,
+                        example.answer,
+                        example.rejected,
+                        example.history.len()
+                    )
                 }
                 Err(reason) => reason,
             })

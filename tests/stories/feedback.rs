@@ -20,7 +20,9 @@ fn model(body: &str) -> Vec<Step> {
         asked if asked.contains("motor") => "The motor is covered for 4 years [1].".to_owned(),
         _ => "Within 30 days [1].".to_owned(),
     };
-    let event = |delta: Value, finish: Value| format!("data: {}\n\n", json!({"id": "up", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}));
+    let event = |delta: Value, finish: Value| {
+        format!("data: {}\n\n", json!({"id": "up", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}))
+    };
     vec![Step::Send(
         format!(
             "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{}{}data: [DONE]\n\n",
@@ -180,6 +182,9 @@ fn nobody_elses_answers_are_taken() {
     assert_eq!(server.request("POST", "/v1/groundtone/feedback", &[("authorization", &theirs)], &feedback).0, 200);
     server.stop();
     assert!(run_failing(path, &["dataset", "build", "--from-traces", "--out", "rows.jsonl"]).0.contains("nobody has judged"));
-    let dry = run_json(path, &["dataset", "build", "--from-traces", "--tenant", "theirs", "--missed", "keep", "--out", "rows.jsonl", "--dry-run", "--json"]);
+    let dry = run_json(
+        path,
+        &["dataset", "build", "--from-traces", "--tenant", "theirs", "--missed", "keep", "--out", "rows.jsonl", "--dry-run", "--json"],
+    );
     assert_eq!((&dry["traces"]["liked"], path.join("rows.examples.jsonl").exists()), (&json!(1), false), "{dry}");
 }

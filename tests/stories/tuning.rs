@@ -86,13 +86,17 @@ fn the_four_stages_of_the_guide_run_to_their_end() {
 fn rows(folder: &Path, count: usize) -> String {
     let row = |number: usize| {
         let label = ["refund", "shipping", "other"][number % 3];
-        let mut messages = vec![json!({"role": "user", "content": format!("Ticket {number}")}), json!({"role": "assistant", "content": label})];
+        let mut messages =
+            vec![json!({"role": "user", "content": format!("Ticket {number}")}), json!({"role": "assistant", "content": label})];
         // Rows of every shape: with a system text of their own, and with an earlier turn.
         if number % 4 == 1 {
             messages.insert(0, json!({"role": "system", "content": "Sort the ticket. Grüße 🚲!"}));
         }
         if number % 5 == 2 {
-            let earlier = [json!({"role": "user", "content": "Are you there?"}), json!({"role": "assistant", "content": "Yes, at your service.\nAlways."})];
+            let earlier = [
+                json!({"role": "user", "content": "Are you there?"}),
+                json!({"role": "assistant", "content": "Yes, at your service.\nAlways."}),
+            ];
             messages.splice(0..0, earlier);
         }
         json!({"messages": messages}).to_string() + "\n"

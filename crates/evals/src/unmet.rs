@@ -267,7 +267,13 @@ mod tests {
     #[test]
     fn a_follow_up_keeps_its_conversation_and_a_correction_its_question() {
         let history = vec![PromptMessage::new(groundtone_prompt::Role::User, "Is the burr set covered?")];
-        let follow_up = Unmet { trace: Some("tr_1".into()), question: "And the motor?".into(), history, about: Some("Is the motor covered?".into()), ..Unmet::default() };
+        let follow_up = Unmet {
+            trace: Some("tr_1".into()),
+            question: "And the motor?".into(),
+            history,
+            about: Some("Is the motor covered?".into()),
+            ..Unmet::default()
+        };
         let asked = [
             Unmet { question: "Is the motor covered?".into(), disliked: true, ..Unmet::default() },
             Unmet { correction: Some("For 4 years.".into()), answer: "No.".into(), ..follow_up },
@@ -276,10 +282,15 @@ mod tests {
         let found = subjects(&asked, &[vec![1.0], vec![1.0]]);
         assert_eq!((found.len(), found[0].remedy), (1, Remedy::TrainingRow));
         let history = serde_json::json!([{"role": "user", "content": "Is the burr set covered?"}]);
-        assert_eq!(found[0].case("c"), serde_json::json!({"id": "c", "question": "And the motor?", "history": history, "answer": "For 4 years."}));
+        assert_eq!(
+            found[0].case("c"),
+            serde_json::json!({"id": "c", "question": "And the motor?", "history": history, "answer": "For 4 years."})
+        );
         assert_eq!(
             found[0].rows(),
-            [serde_json::json!({"question": "And the motor?", "answer": "For 4 years.", "id": "tr_1", "history": history, "rejected": "No."})]
+            [
+                serde_json::json!({"question": "And the motor?", "answer": "For 4 years.", "id": "tr_1", "history": history, "rejected": "No."})
+            ]
         );
     }
 }

@@ -320,15 +320,7 @@ pub fn html(stats: &Stats) -> String {
     }
     let cost = &stats.cost;
     page.add("<h2>Cost</h2>\n");
-    page.heading(
-        "",
-        &format!(
-            "{} epochs, {} trained tokens (tokenizer {}).",
-            cost.epochs,
-            number(cost.billed_tokens),
-            stats.tokenizer
-        ),
-    );
+    page.heading("", &format!("{} epochs, {} trained tokens (tokenizer {}).", cost.epochs, number(cost.billed_tokens), stats.tokenizer));
     if cost.models.is_empty() {
         page.add("</main></body></html>\n");
         return page.0;

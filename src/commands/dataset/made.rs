@@ -63,12 +63,7 @@ pub(super) async fn write_examples(config: &Config, site: &Site, args: &Args, ex
 }
 
 /// Writes the answers that people judged. A build that was cut off goes on with those that it began with.
-pub(super) async fn judged_answers(
-    config: &Config,
-    site: &Site,
-    args: &Args,
-    examples: &Path,
-) -> anyhow::Result<Option<TracesReport>> {
+pub(super) async fn judged_answers(config: &Config, site: &Site, args: &Args, examples: &Path) -> anyhow::Result<Option<TracesReport>> {
     let out = args.out.as_deref().unwrap_or(examples);
     if !args.overwrite {
         if examples.exists() && Builder::is_unfinished(out) {

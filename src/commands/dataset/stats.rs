@@ -119,7 +119,10 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
 /// The tokens of the chat model in this process, and what its chat template puts around them.
 async fn local(config: &Config) -> anyhow::Result<(Arc<dyn CountTokens>, Frame)> {
     if config.chat.kind != Engine::Local {
-        return Err(hint("`--model local` is the chat model in this process, and `chat.kind` is another", "name the model whose tokens are counted"));
+        return Err(hint(
+            "`--model local` is the chat model in this process, and `chat.kind` is another",
+            "name the model whose tokens are counted",
+        ));
     }
     if config.chat.path.as_os_str().is_empty() {
         pull(config, std::slice::from_ref(&config.chat.model)).await?;

@@ -128,7 +128,8 @@ pub(crate) async fn build(
         return Err(ApiError::invalid("build", "name files by their full paths"));
     }
     let turn = state.building.clone().try_lock_owned();
-    let turn = turn.map_err(|_| ApiError::new(StatusCode::TOO_MANY_REQUESTS, "another dataset is being built; try again when it is done"))?;
+    let turn =
+        turn.map_err(|_| ApiError::new(StatusCode::TOO_MANY_REQUESTS, "another dataset is being built; try again when it is done"))?;
     Ok(tell(1, |teller| async move {
         let of_datasets = |error: groundtone_datasets::Error| ApiError::of(error.kind(), &error);
         let documents = &state.documents;
