@@ -271,10 +271,19 @@ class Server:
         self.log.close()
 
 
-def free_port():
+def port_of(folder):
+    """A port that is free, the same one again where it is: the answers of a run that was cut off are known by the address of who gave them."""
+    kept = folder / "port"
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        try:
+            probe.bind(("127.0.0.1", int(kept.read_text()) if kept.exists() else 0))
+        except OSError:
+            probe.close()
+            kept.unlink()
+            return port_of(folder)
+        port = probe.getsockname()[1]
+    kept.write_text(str(port))
+    return port
 
 
 def train(arguments, name, folder, plan, port):
@@ -316,7 +325,7 @@ def decide(arguments, name, work):
     plan = SETS[name](folder, arguments.data, arguments.rows, arguments.train_rows)
     # The examples of the arm few-shot are training rows that have an answer.
     write(folder / "shots.jsonl", [{"question": row["question"], "answer": row["answer"]} for row in lines(folder / "train.jsonl")[:4]])
-    port = free_port()
+    port = port_of(folder)
     (folder / "groundtone.toml").write_text(plan.settings(), encoding="utf-8")
     if not (folder / "data/ingested").exists():
         report = run(arguments.binary, folder, "ingest", "documents")
