@@ -20,6 +20,7 @@ mod stories {
     pub mod evaluations;
     pub mod fault_cases;
     pub mod faults;
+    pub mod feedback;
     pub mod first_answer;
     pub mod formats;
     pub mod full_disk;

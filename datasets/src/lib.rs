@@ -18,9 +18,10 @@ pub mod split;
 pub mod stats;
 pub mod teacher;
 mod tokens;
+mod traces;
 pub mod validate;
 
-pub use build::{AnswerStyle, BuildReport, BuildSettings, Builder, CitationStyle, Controls, Missed, Order, RowKind};
+pub use build::{AnswerStyle, BuildEvent, BuildReport, BuildSettings, Builder, CitationStyle, Controls, Missed, Order, RowKind};
 pub use duplicates::{NEAR_DUPLICATE_SIMILARITY, near_duplicate_groups};
 pub use error::Error;
 pub use example::Example;
@@ -29,7 +30,8 @@ pub use manifest::{
     read_entries,
 };
 pub use read::{Columns, Format, ReadOptions, Record, Records, Turns};
-pub use tokens::{RowTokens, message_tokens, row_tokens};
+pub use tokens::{Frame, RowTokens, row_tokens};
+pub use traces::{TraceExamples, TracesReport};
 
 use groundtone_prompt::PromptMessage;
 use serde::{Deserialize, Serialize};

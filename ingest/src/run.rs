@@ -252,7 +252,7 @@ impl Ingester {
     }
 
     /// The fingerprint of the vectors that this one makes.
-    pub(crate) fn fingerprint(&self) -> String {
+    pub fn fingerprint(&self) -> String {
         Self::vectors_fingerprint(&**self.embed.batcher().embedder(), &*self.sparse)
     }
 

@@ -117,6 +117,7 @@ pub(crate) async fn serve(
         documents,
         files,
         uploads: tokio::sync::Mutex::default(),
+        building: Arc::default(),
         tuning,
         responses: ResponseStore::default(),
         embedder: library.embedder.clone(),

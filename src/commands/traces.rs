@@ -1,14 +1,16 @@
 use crate::Global;
-use crate::assemble::{Library, data_directory, needed_models, running_server, settings};
+use crate::assemble::{Library, RunningServer, data_directory, needed_models, running_server, settings};
 use crate::commands::models::pull;
 use crate::commands::when;
 use crate::output::{hint, json, line};
-use groundtone_catalog::{Catalog, Outcome, Thumb, TraceFilter, TraceRecord};
+use groundtone_catalog::{Catalog, DataDirectory, Outcome, Thumb, TraceFilter, TraceRecord};
 use groundtone_config::Config;
 use groundtone_provider::{get_json, post_json};
 use groundtone_server::{Replay, ReplayBody, Replayed, TraceList};
+use groundtone_telemetry::Redactor;
 use groundtone_types::Tenant;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// Flags of `groundtone traces`.
 #[derive(clap::Args)]
@@ -57,28 +59,59 @@ fn outcome(text: &str) -> Result<Outcome, String> {
 
 pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let config = settings(global, &[])?;
+    let book = TraceBook::open(&config, &Tenant::default(), "groundtone traces").await?;
     match args.action.unwrap_or_else(|| Action::List(ListArgs { limit: 20, ..ListArgs::default() })) {
         Action::List(list) => {
-            let traces = find(&config, &list).await?;
+            let filter = TraceFilter { thumb: list.thumb, outcome: list.outcome, variant: list.variant, before: list.before };
+            let traces = book.page(&filter, list.limit).await?;
             if global.json { json(&TraceList { traces }) } else { show_list(&traces) }
         }
         Action::Show { id } => {
-            let trace = one(&config, &id).await?;
+            let trace = book.one(&id).await?;
             if global.json { json(&trace) } else { line(serde_json::to_string_pretty(&trace)?) }
         }
     }
 }
 
 const ADMIN: &str = "`groundtone traces` lists what is kept";
+/// Traces that are read at once.
+const PAGE: u32 = 50;
+/// How the ids of an evaluation's requests begin.
+pub(crate) const EVALUATION: &str = "groundtone-eval-";
 
-async fn find(config: &Config, list: &ListArgs) -> anyhow::Result<Vec<TraceRecord>> {
-    if let Some(server) = running_server(config)? {
-        let mut path = format!("/groundtone/traces?limit={}", list.limit);
+/// Where traces are kept: our own catalog, or that of the server that has it open.
+pub(crate) enum TraceBook {
+    Own { catalog: Arc<Catalog>, tenant: Tenant, _directory: Option<DataDirectory> },
+    Server(RunningServer),
+}
+
+impl TraceBook {
+    /// Opens it. A server shows the traces of the tenant that its key is of.
+    pub(crate) async fn open(config: &Config, tenant: &Tenant, command: &str) -> anyhow::Result<Self> {
+        if let Some(server) = running_server(config)? {
+            if *tenant != Tenant::default() {
+                let message = format!("the server at {} shows the traces of its key's tenant", server.address);
+                return Err(hint(message, "leave --tenant out and name a key of that tenant in `server.api_key_env`, or stop the server"));
+            }
+            return Ok(Self::Server(server));
+        }
+        let directory = data_directory(config, command)?;
+        let catalog = Arc::new(Catalog::open(&directory).await?);
+        Ok(Self::Own { catalog, tenant: tenant.clone(), _directory: Some(directory) })
+    }
+
+    /// The newest that a filter admits.
+    async fn page(&self, filter: &TraceFilter, limit: u32) -> anyhow::Result<Vec<TraceRecord>> {
+        let server = match self {
+            Self::Own { catalog, tenant, .. } => return Ok(catalog.traces(tenant, filter, limit).await?),
+            Self::Server(server) => server,
+        };
+        let mut path = format!("/groundtone/traces?limit={limit}");
         let pairs = [
-            ("thumb", list.thumb.map(Thumb::as_str)),
-            ("outcome", list.outcome.map(Outcome::as_str)),
-            ("variant", list.variant.as_deref()),
-            ("before", list.before.as_deref()),
+            ("thumb", filter.thumb.map(Thumb::as_str)),
+            ("outcome", filter.outcome.map(Outcome::as_str)),
+            ("variant", filter.variant.as_deref()),
+            ("before", filter.before.as_deref()),
         ];
         for (name, text) in pairs {
             if let Some(text) = text {
@@ -86,21 +119,45 @@ async fn find(config: &Config, list: &ListArgs) -> anyhow::Result<Vec<TraceRecor
             }
         }
         let found: TraceList = get_json(&server.endpoint, &path).await.map_err(|error| hint(error, ADMIN))?;
-        return Ok(found.traces);
+        Ok(found.traces)
     }
-    let directory = data_directory(config, "groundtone traces")?;
-    let filter = TraceFilter { thumb: list.thumb, outcome: list.outcome, variant: list.variant.clone(), before: list.before.clone() };
-    Ok(Catalog::open(&directory).await?.traces(&Tenant::default(), &filter, list.limit).await?)
-}
 
-async fn one(config: &Config, id: &str) -> anyhow::Result<TraceRecord> {
-    if let Some(server) = running_server(config)? {
-        let path = format!("/groundtone/traces/{id}");
-        return get_json(&server.endpoint, &path).await.map_err(|error| hint(error, ADMIN));
+    async fn one(&self, id: &str) -> anyhow::Result<TraceRecord> {
+        match self {
+            Self::Own { catalog, tenant, .. } => {
+                let found = catalog.trace(tenant, id).await?;
+                found.ok_or_else(|| hint(format!("there is no trace `{id}`"), "`groundtone traces` lists them"))
+            }
+            Self::Server(server) => {
+                get_json(&server.endpoint, &format!("/groundtone/traces/{id}")).await.map_err(|error| hint(error, ADMIN))
+            }
+        }
     }
-    let directory = data_directory(config, "groundtone traces")?;
-    let found = Catalog::open(&directory).await?.trace(&Tenant::default(), id).await?;
-    found.ok_or_else(|| hint(format!("there is no trace `{id}`"), "`groundtone traces` lists them"))
+
+    /// Every trace that a filter admits, newest first, at most so many, without its snippets and redacted as the settings say today.
+    /// What an evaluation asked is nobody's question and is left out.
+    pub(crate) async fn each(
+        &self,
+        mut filter: TraceFilter,
+        most: usize,
+        redactor: &Redactor,
+        mut visit: impl FnMut(TraceRecord),
+    ) -> anyhow::Result<()> {
+        let mut left = most;
+        while left > 0 {
+            let page = self.page(&filter, PAGE.min(u32::try_from(left).unwrap_or(PAGE))).await?;
+            left -= page.len().min(left);
+            let Some(last) = page.last() else { break };
+            filter.before = Some(last.id.clone());
+            let by_people = |trace: &TraceRecord| !trace.request_id.as_ref().is_some_and(|id| id.starts_with(EVALUATION));
+            for mut trace in page.into_iter().filter(by_people) {
+                trace.snippets.clear();
+                trace.redact(|text| redactor.redact(text).into_owned());
+                visit(trace);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn show_list(traces: &[TraceRecord]) -> anyhow::Result<()> {

@@ -1,10 +1,12 @@
 """Measures the dataset builder. Each part prints one JSON line; `--parts` chooses.
 
-    ./gt bench dataset [--parts parity,build,kill] [--questions 1000] [--rows 50000] [--chunks 100000] [--kills 5]
+    ./gt bench dataset [--parts parity,build,kill] [--questions 1000] [--rows 50000] [--chunks 100000] [--kills 5] [--folder FOLDER]
 
 parity   bytes of each row's prompt against what serving sends upstream for the same question, captured at a mock upstream
 build    rows/s and memory over time of a build over a large index
 kill     kill -9 at random instants of the same build, then a run to the end: the files must be the same
+
+The index is made first: 100,000 chunks are about a quarter of an hour on two cores. With --folder it is kept, and used by the next run.
 """
 
 import argparse
@@ -95,8 +97,10 @@ def parity(arguments, folder):
     server = subprocess.Popen([arguments.binary, "serve", "--port", "0"], cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     same = other = 0
     try:
-        line = server.stdout.readline()
-        address = next(word for word in line.split() if word.startswith("http://"))
+        line = next((line for line in server.stdout if "http://" in line), None)
+        if line is None:
+            sys.exit("the server did not start")
+        address = next(word for word in line.split() if word.startswith("http://")).rstrip("/")
         for example, row in zip((folder / "parity.jsonl").open(), (folder / "parity-rows.jsonl").open()):
             body = {"model": "groundtone", "messages": [{"role": "user", "content": json.loads(example)["question"]}]}
             request = urllib.request.Request(f"{address}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"})
@@ -111,7 +115,7 @@ def parity(arguments, folder):
     finally:
         server.terminate()
         server.wait()
-    say("parity", questions=same + other, equal=same, different=other)
+    say("parity", questions=same + other, wanted=arguments.questions, equal=same, different=other)
 
 
 FLAGS = ["--snippets", "4", "--oracle-share", "0.8", "--no-answer-share", "0.15", "--order", "shuffled", "--seed", "7"]
@@ -127,23 +131,32 @@ def resident_mb(pid):
     return 0.0
 
 
-def start_build(arguments, folder, out):
-    command = [arguments.binary, "dataset", "build", "examples.jsonl", "--out", out, *FLAGS, "--json"]
-    return subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def start_build(arguments, folder, out, *more):
+    """A build whose report goes to a file: a pipe that nobody reads would stop it."""
+    command = [arguments.binary, "dataset", "build", "examples.jsonl", "--out", out, *FLAGS, *more, "--json"]
+    with (folder / "report.json").open("w") as report, (folder / "build.log").open("w") as log:
+        return subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=report, stderr=log)
+
+
+def report_of(folder, process):
+    if process.wait() != 0:
+        sys.exit((folder / "build.log").read_text()[-2000:])
+    return json.loads((folder / "report.json").read_text().strip().splitlines()[-1])
 
 
 def build(arguments, folder):
-    process = start_build(arguments, folder, "whole.jsonl")
+    process = start_build(arguments, folder, "whole.jsonl", "--overwrite")
     memory = []
     began = time.time()
     while process.poll() is None:
         memory.append((time.time() - began, resident_mb(process.pid)))
         time.sleep(0.5)
-    report = json.loads(process.stdout.read().strip().splitlines()[-1])
+    report = report_of(folder, process)
+    arguments.longest = arguments.longest or 2 * report["seconds"] / (arguments.kills + 1)
     # The first fifth is loading; then memory should not grow any more.
     later = [used for at, used in memory if at > memory[-1][0] / 5] or [0.0]
     say("build", rows=report["counts"]["rows"], kinds=report["counts"]["kinds"], seconds=report["seconds"], rows_per_second=report["counts"]["rows"] / report["seconds"],
-        rss_mb_at_a_fifth=later[0], rss_mb_highest=max(later), rss_mb_at_the_end=later[-1])
+        rss_mb_at_a_fifth=later[0], rss_mb_highest=max(later), rss_mb_at_the_end=later[-1], chunks=arguments.chunks, load=os.getloadavg()[0])
 
 
 def digest(path):
@@ -151,18 +164,22 @@ def digest(path):
 
 
 def kill(arguments, folder):
+    if not (folder / "whole.manifest.json").exists():
+        sys.exit("the part `kill` compares with the part `build`: run both")
+    for left in folder.glob("killed.*"):
+        left.unlink()
     rng = random.Random(SEED)
     kills = 0
     while kills < arguments.kills:
         process = start_build(arguments, folder, "killed.jsonl")
-        time.sleep(rng.uniform(1.0, arguments.longest))
+        time.sleep(rng.uniform(1.0, max(arguments.longest or 20.0, 1.5)))
         if process.poll() is not None:
             break
         process.kill()
         process.wait()
         kills += 1
-    process = start_build(arguments, folder, "killed.jsonl")
-    report = json.loads(process.communicate()[0].strip().splitlines()[-1]) if not (folder / "killed.manifest.json").exists() else {"resumed": None}
+    # Where the last one came to its end before it could be killed, this is its report.
+    report = report_of(folder, process if kills < arguments.kills else start_build(arguments, folder, "killed.jsonl"))
     same = all(digest(folder / f"whole.{ending}") == digest(folder / f"killed.{ending}") for ending in ("jsonl", "rows.jsonl"))
     say("kill", kills=kills, resumed=report["resumed"], identical=same)
 
@@ -175,7 +192,7 @@ def main():
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--chunks", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--longest", type=float, default=20.0, help="latest instant of a kill, in seconds after the start")
+    parser.add_argument("--longest", type=float, help="latest instant of a kill, in seconds after the start; spread over the whole build where not given")
     parser.add_argument("--folder", type=Path, help="keep index and files here, and use the index that is here")
     arguments = parser.parse_args()
     upstream = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)

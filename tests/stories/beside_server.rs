@@ -74,6 +74,7 @@ fn only_who_can_read_the_data_directory_may_steer_the_server() {
         ("GET", "/v1/groundtone/runs/0", ""),
         ("GET", "/v1/groundtone/rejected?collection=documents", ""),
         ("POST", "/v1/groundtone/fsck", r#"{"collection":"documents"}"#),
+        ("POST", "/v1/groundtone/datasets", r#"{"tenant":"default","build":{}}"#),
         ("POST", "/v1/groundtone/generations/gc", r#"{"keep":0}"#),
     ] {
         for headers in [&[][..], &[("x-groundtone-owner", "guess")], &[("authorization", "Bearer guess")]] {

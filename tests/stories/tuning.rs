@@ -86,8 +86,20 @@ fn the_four_stages_of_the_guide_run_to_their_end() {
 fn rows(folder: &Path, count: usize) -> String {
     let row = |number: usize| {
         let label = ["refund", "shipping", "other"][number % 3];
-        json!({"messages": [{"role": "user", "content": format!("Ticket {number}")}, {"role": "assistant", "content": label}]}).to_string()
-            + "\n"
+        let mut messages =
+            vec![json!({"role": "user", "content": format!("Ticket {number}")}), json!({"role": "assistant", "content": label})];
+        // Rows of every shape: with a system text of their own, and with an earlier turn.
+        if number % 4 == 1 {
+            messages.insert(0, json!({"role": "system", "content": "Sort the ticket. Grüße 🚲!"}));
+        }
+        if number % 5 == 2 {
+            let earlier = [
+                json!({"role": "user", "content": "Are you there?"}),
+                json!({"role": "assistant", "content": "Yes, at your service.\nAlways."}),
+            ];
+            messages.splice(0..0, earlier);
+        }
+        json!({"messages": messages}).to_string() + "\n"
     };
     let path = folder.join("rows.jsonl");
     std::fs::write(&path, (0..count).map(row).collect::<String>()).unwrap();
@@ -115,6 +127,11 @@ fn tune_creates_follows_and_lists_jobs_over_the_api() {
     let jobs = run_json(folder.path(), &["tune", "list", "--json"]);
     let job = &jobs[0];
     assert_eq!((&job["status"], &job["metadata"]["team"]), (&json!("succeeded"), &json!("a")));
+    // What it was trained on is what was estimated before.
+    let trained = job["trained_tokens"].as_f64().unwrap();
+    let estimated = run_json(folder.path(), &["dataset", "stats", &rows, "--model", "local", "--epochs", "1", "--json"]);
+    let estimated = estimated["cost"]["billed_tokens"].as_f64().unwrap();
+    assert!(trained > 0.0 && (estimated / trained - 1.0).abs() <= 0.02, "{estimated} tokens estimated, {trained} trained");
     let id = job["id"].as_str().unwrap();
     let watched = run(folder.path(), &["tune", "watch", id, "--json"]);
     let watched = String::from_utf8_lossy(&watched.stdout).into_owned();

@@ -175,6 +175,12 @@ impl Answerer {
         Self { retriever, ..self.clone() }
     }
 
+    /// The same, answering from another collection: one generation of its own, say.
+    #[must_use]
+    pub fn over(&self, collection: Collection) -> Self {
+        Self { assistant: Arc::new(Assistant { collection, ..Assistant::clone(&self.assistant) }), ..self.clone() }
+    }
+
     /// Answers piece by piece. An error here means that nothing was written yet.
     pub async fn stream(&self, question: Question) -> Result<AnswerStream, Error> {
         let live = self.live();

@@ -34,7 +34,7 @@ pub use ledger::{Catalog, CollectionRecord};
 pub use quarantine::Quarantined;
 pub use releases::{ReleaseEvent, ReleaseRecord};
 pub use runs::RunRecord;
-pub use traces::{Feedback, Outcome, Retention, Thumb, TraceExample, TraceFilter, TraceRecord, TracedSnippet};
+pub use traces::{Feedback, Outcome, Retention, Thumb, TraceFilter, TraceRecord, TracedSnippet};
 pub use tuning::{
     CheckpointRecord, EventRecord, HyperparameterChoice, JobError, JobRecord, JobStatus, ModelRecord, NewEvent, PendingWebhook,
     PermissionRecord, StepRecord,

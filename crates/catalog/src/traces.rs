@@ -147,6 +147,9 @@ impl TraceRecord {
         for value in [&mut self.messages, &mut self.citations, &mut self.sampling] {
             redact_value(value, &redact);
         }
+        if let Some(feedback) = &mut self.feedback {
+            feedback.text.iter_mut().chain(&mut feedback.correction).for_each(|text| *text = redact(text));
+        }
     }
 }
 
@@ -170,23 +173,6 @@ pub struct TraceFilter {
     pub variant: Option<String>,
     /// Older than this one.
     pub before: Option<String>,
-}
-
-/// A question and its answer as an example for training, with what people said of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TraceExample {
-    /// Which answer.
-    pub trace_id: String,
-    /// What was asked.
-    pub question: String,
-    /// What was answered.
-    pub answer: String,
-    /// What the answer should have been.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub correction: Option<String>,
-    /// Good or bad.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub thumb: Option<Thumb>,
 }
 
 /// How much is kept.
@@ -242,21 +228,6 @@ impl Catalog {
             .bind(&filter.before)
             .bind(limit);
         query.fetch_all(&self.pool).await.map_err(|e| self.failed(e))?.iter().map(|row| self.trace_of(row)).collect()
-    }
-
-    /// Whole answers as examples, oldest first, after the trace `after` where it is given; at most `limit`.
-    pub async fn trace_examples(&self, tenant: &Tenant, after: Option<&str>, limit: u32) -> Result<Vec<TraceExample>, Error> {
-        let query = format!(
-            "SELECT {COLUMNS} {JOINED} WHERE t.tenant = ?1 AND t.outcome IN ('answered', 'abstained') AND (?2 IS NULL OR t.id > ?2) ORDER BY t.id LIMIT ?3"
-        );
-        let query = sqlx::query(sqlx::AssertSqlSafe(query)).bind(tenant.as_str()).bind(after).bind(limit);
-        let rows = query.fetch_all(&self.pool).await.map_err(|e| self.failed(e))?;
-        let example = |row: &SqliteRow| -> Result<TraceExample, Error> {
-            let trace = self.trace_of(row)?;
-            let (thumb, correction) = trace.feedback.map(|feedback| (feedback.thumb, feedback.correction)).unzip();
-            Ok(TraceExample { trace_id: trace.id, question: trace.question, answer: trace.answer, correction: correction.flatten(), thumb })
-        };
-        rows.iter().map(example).collect()
     }
 
     /// Keeps feedback on a trace in place of what was there; false where the tenant has no such trace.
@@ -364,16 +335,6 @@ mod tests {
         assert_eq!(found(TraceFilter { variant: Some("tuned".into()), ..TraceFilter::default() }).await, [""; 0]);
         assert_eq!(catalog.trace(&mine, "1").await.unwrap().unwrap().feedback, Some(feedback));
         assert_eq!(catalog.trace(&mine, "4").await.unwrap(), None);
-        let examples = catalog.trace_examples(&mine, None, 10).await.unwrap();
-        let example = TraceExample {
-            trace_id: "1".into(),
-            question: "question 1".into(),
-            answer: "answer 1".into(),
-            correction: Some("better".into()),
-            thumb: Some(Thumb::Down),
-        };
-        assert_eq!((examples.len(), &examples[0]), (2, &example), "what failed is no example");
-        assert_eq!(catalog.trace_examples(&mine, Some("1"), 10).await.unwrap()[0].trace_id, "2");
         // By age, then by number; feedback goes with its trace.
         assert_eq!(catalog.forget_traces(Retention { days: 1, count: 10 }, 86_400 + 15).await.unwrap(), 1);
         assert_eq!(catalog.forget_traces(Retention { days: 1, count: 1 }, 86_400).await.unwrap(), 1);
@@ -387,7 +348,9 @@ mod tests {
     fn everything_that_people_wrote_is_redacted() {
         let mut trace = trace("1", Outcome::Answered, 1);
         trace.question = "ann@example.org?".into();
+        trace.feedback = Some(Feedback { thumb: Thumb::Up, text: None, correction: Some("To ann@example.org".into()), at: 2 });
         trace.redact(|text| text.replace("ann@example.org", "[email]"));
         assert_eq!((trace.question.as_str(), &trace.messages[0]["content"]), ("[email]?", &json!("[email]")));
+        assert_eq!(trace.feedback.unwrap().correction.unwrap(), "To [email]");
     }
 }

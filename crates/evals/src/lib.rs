@@ -29,4 +29,4 @@ pub use error::Error;
 pub use logistic::{auc, fit, wilson};
 pub use retrieval::{Arm, ArmReport, Pair, RetrievalReport, evaluate};
 pub use stats::{Difference, Estimate};
-pub use unmet::{Remedy, SAME_SUBJECT, Subject, Unmet, read_unmet, subjects};
+pub use unmet::{MOST_UNMET, Remedy, SAME_SUBJECT, Subject, Unmet, read_unmet, subjects};

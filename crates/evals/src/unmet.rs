@@ -1,6 +1,7 @@
 //! The loop: questions that were not answered, or answered badly, put together by what they are about, each with what would help.
 
 use crate::Error;
+use groundtone_prompt::PromptMessage;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -10,13 +11,22 @@ pub const SAME_SUBJECT: f32 = 0.7;
 /// Longest line of a log, in bytes.
 const LONGEST_LINE: u64 = 4 << 20;
 /// Most questions that are clustered at once.
-const MOST: usize = 20_000;
+pub const MOST_UNMET: usize = 20_000;
 
 /// A question that a customer asked, and what came of it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Unmet {
+    /// The stored answer; `None` of a log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     /// What was asked.
     pub question: String,
+    /// The conversation before it, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<PromptMessage>,
+    /// What it is about, where its words alone do not say it: what a follow-up was searched for with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
     /// What was answered.
     pub answer: String,
     /// The assistant said that it does not know.
@@ -31,7 +41,11 @@ pub struct Unmet {
 #[derive(Deserialize)]
 struct Line {
     #[serde(default)]
+    trace_id: Option<String>,
+    #[serde(default)]
     question: String,
+    #[serde(default)]
+    history: Vec<PromptMessage>,
     #[serde(default)]
     answer: Option<String>,
     #[serde(default)]
@@ -63,6 +77,18 @@ pub enum Remedy {
     TrainingRow,
     /// It was answered, and not well: hold it out, so that the next version is measured on it.
     EvaluationCase,
+}
+
+impl Unmet {
+    /// Whether it was not answered, rated badly or corrected.
+    pub fn counts(&self) -> bool {
+        (self.abstained || self.disliked || self.correction.is_some()) && !self.question.trim().is_empty()
+    }
+
+    /// What tells its subject: the question, or what it was searched for with.
+    pub fn subject(&self) -> &str {
+        self.about.as_deref().unwrap_or(&self.question)
+    }
 }
 
 /// Questions about one thing.
@@ -99,14 +125,16 @@ pub fn read_unmet(path: &Path) -> Result<Vec<Unmet>, Error> {
         let row: Line =
             serde_json::from_str(&line).map_err(|error| Error::Line { path: path.to_owned(), line: number, reason: error.to_string() })?;
         let unmet = Unmet {
+            trace: row.trace_id,
             question: row.question,
+            history: row.history,
+            about: None,
             answer: row.answer.unwrap_or_default(),
             abstained: row.abstained.unwrap_or(false),
             disliked: row.thumb.as_ref().or(row.rating.as_ref()).is_some_and(is_bad),
             correction: row.correction.filter(|text| !text.trim().is_empty()),
         };
-        let counts = unmet.abstained || unmet.disliked || unmet.correction.is_some();
-        if counts && !unmet.question.trim().is_empty() && found.len() < MOST {
+        if unmet.counts() && found.len() < MOST_UNMET {
             found.push(unmet);
         }
     }
@@ -151,8 +179,14 @@ fn subject(group: &[usize], asked: &[Unmet], vectors: &[Vec<f32>]) -> Subject {
 impl Subject {
     /// A row of a held-out set. Without a correction it says only whether it can be answered.
     pub fn case(&self, id: &str) -> serde_json::Value {
-        let mut row = serde_json::json!({"id": id, "question": self.question});
-        match self.asked.iter().find_map(|unmet| unmet.correction.clone()) {
+        // A correction belongs to its own question.
+        let asked = self.asked.iter().find(|unmet| unmet.correction.is_some());
+        let asked = asked.or_else(|| self.asked.iter().find(|unmet| unmet.question == self.question));
+        let mut row = serde_json::json!({"id": id, "question": asked.map_or(&self.question, |unmet| &unmet.question)});
+        if let Some(history) = asked.map(|unmet| &unmet.history).filter(|history| !history.is_empty()) {
+            row["history"] = serde_json::json!(history);
+        }
+        match asked.and_then(|unmet| unmet.correction.clone()) {
             Some(correction) => row["answer"] = correction.into(),
             None if self.remedy == Remedy::Document => row["answerable"] = false.into(),
             None => {}
@@ -162,7 +196,20 @@ impl Subject {
 
     /// Training examples: every question that somebody said the answer to.
     pub fn rows(&self) -> Vec<serde_json::Value> {
-        let row = |unmet: &Unmet| Some(serde_json::json!({"question": unmet.question, "answer": unmet.correction.clone()?}));
+        let row = |unmet: &Unmet| {
+            let mut row = serde_json::json!({"question": unmet.question, "answer": unmet.correction.clone()?});
+            if let Some(trace) = &unmet.trace {
+                row["id"] = trace.clone().into();
+            }
+            if !unmet.history.is_empty() {
+                row["history"] = serde_json::json!(unmet.history);
+            }
+            // The other half of a preference pair.
+            if !unmet.answer.trim().is_empty() {
+                row["rejected"] = unmet.answer.clone().into();
+            }
+            Some(row)
+        };
         self.asked.iter().filter_map(row).collect()
     }
 
@@ -211,8 +258,39 @@ mod tests {
             "# Do you sell lamps?\n\nTo be written. Customers asked 2 times:\n\n- Are there lamps?\n- Do you sell lamps?\n"
         );
         assert_eq!(found[0].case("g1"), serde_json::json!({"id": "g1", "question": "Do you sell lamps?", "answerable": false}));
-        assert_eq!(found[1].rows(), [serde_json::json!({"question": "What is the charge to Norway?", "answer": "16 euro."})]);
+        let row = serde_json::json!({"question": "What is the charge to Norway?", "answer": "16 euro.", "rejected": "6"});
+        assert_eq!(found[1].rows(), [row]);
         assert_eq!(found.iter().map(|subject| subject.count).sum::<usize>(), asked.len());
         assert!(subjects(&[], &[]).is_empty());
+    }
+
+    #[test]
+    fn a_follow_up_keeps_its_conversation_and_a_correction_its_question() {
+        let history = vec![PromptMessage::new(groundtone_prompt::Role::User, "Is the burr set covered?")];
+        let follow_up = Unmet {
+            trace: Some("tr_1".into()),
+            question: "And the motor?".into(),
+            history,
+            about: Some("Is the motor covered?".into()),
+            ..Unmet::default()
+        };
+        let asked = [
+            Unmet { question: "Is the motor covered?".into(), disliked: true, ..Unmet::default() },
+            Unmet { correction: Some("For 4 years.".into()), answer: "No.".into(), ..follow_up },
+        ];
+        assert_eq!((asked[0].subject(), asked[1].subject()), ("Is the motor covered?", "Is the motor covered?"));
+        let found = subjects(&asked, &[vec![1.0], vec![1.0]]);
+        assert_eq!((found.len(), found[0].remedy), (1, Remedy::TrainingRow));
+        let history = serde_json::json!([{"role": "user", "content": "Is the burr set covered?"}]);
+        assert_eq!(
+            found[0].case("c"),
+            serde_json::json!({"id": "c", "question": "And the motor?", "history": history, "answer": "For 4 years."})
+        );
+        assert_eq!(
+            found[0].rows(),
+            [
+                serde_json::json!({"question": "And the motor?", "answer": "For 4 years.", "id": "tr_1", "history": history, "rejected": "No."})
+            ]
+        );
     }
 }

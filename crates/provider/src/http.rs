@@ -20,7 +20,7 @@ const BODY_BYTES: usize = 16 << 20;
 pub struct Endpoint {
     base_url: String,
     api_key: Option<SecretString>,
-    header: Option<(&'static str, SecretString)>,
+    headers: Vec<(&'static str, SecretString)>,
     client: reqwest::Client,
     api_version: Option<String>,
     /// Longest wait for the first byte of an answer.
@@ -45,7 +45,7 @@ impl Endpoint {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| Error::Unreachable { endpoint: base_url.clone(), reason: describe(&error) })?;
-        Ok(Self { base_url, api_key, header: None, client, api_version: None, first_byte, idle })
+        Ok(Self { base_url, api_key, headers: Vec::new(), client, api_version: None, first_byte, idle })
     }
 
     /// The same with `api-version` in every request, as Azure OpenAI wants it of addresses without `/v1`.
@@ -57,7 +57,7 @@ impl Endpoint {
 
     /// The same with one more secret header in every request.
     pub fn with_header(mut self, name: &'static str, value: SecretString) -> Self {
-        self.header = Some((name, value));
+        self.headers.push((name, value));
         self
     }
 
@@ -73,7 +73,7 @@ impl Endpoint {
             address.push_str(&format!("{}api-version={version}", if path.contains('?') { '&' } else { '?' }));
         }
         let mut request = self.client.request(method, address);
-        if let Some((name, value)) = &self.header {
+        for (name, value) in &self.headers {
             request = request.header(*name, value.expose_secret());
         }
         match &self.api_key {

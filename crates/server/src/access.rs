@@ -93,6 +93,7 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/v1/groundtone/generations/switch", Need::Operator),
     ("POST", "/v1/groundtone/generations/gc", Need::Owner),
     ("POST", "/v1/groundtone/ingest", Need::Owner),
+    ("POST", "/v1/groundtone/datasets", Need::Owner),
     ("GET", "/v1/groundtone/runs", Need::Owner),
     ("GET", "/v1/groundtone/runs/{prefix}", Need::Owner),
     ("GET", "/v1/groundtone/rejected", Need::Owner),

@@ -22,7 +22,7 @@ pub use access::{AccessPolicy, Need, OWNER_HEADER, ROUTES};
 pub use api::aliases::{Alias, AliasBody};
 pub use api::generations::{GenerationList, SwitchBody};
 pub use api::keys::{AuditList, KeyList, ListedKey};
-pub use api::owner::{FsckBody, GcBody, RejectedList, Removed, RunList};
+pub use api::owner::{BuildBody, FsckBody, GcBody, RejectedList, Removed, RunList};
 pub use api::responses::ResponseStore;
 pub use api::search::{SearchBody, SearchHits};
 pub use api::traces::TraceList;
@@ -87,6 +87,7 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/groundtone/aliases/{id}", put(api::aliases::put).delete(api::aliases::delete))
         .route("/v1/groundtone/search", post(api::search::search))
         .route("/v1/groundtone/ingest", post(api::owner::ingest))
+        .route("/v1/groundtone/datasets", post(api::owner::build))
         .route("/v1/groundtone/runs", get(api::owner::runs))
         .route("/v1/groundtone/runs/{prefix}", get(api::owner::runs_with))
         .route("/v1/groundtone/rejected", get(api::owner::rejected))

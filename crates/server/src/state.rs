@@ -58,6 +58,8 @@ pub struct AppState {
     pub files: Arc<FileStore>,
     /// One upload at a time is put together or called off.
     pub uploads: tokio::sync::Mutex<()>,
+    /// One dataset is built at a time.
+    pub building: Arc<tokio::sync::Mutex<()>>,
     /// Behind `/v1/fine_tuning/`; also who answers as `ft:...`.
     pub tuning: Arc<Jobs>,
     /// Behind `/v1/responses`.

@@ -51,6 +51,12 @@ impl Redactor {
             Cow::Owned(text) => Cow::Owned(redact_personal_data(&text, &self.kinds).into_owned()),
         }
     }
+
+    /// Whether something was taken out of a text: whether it holds `[email]`, `[secret]`, ..., of any kind, or of a pattern of one's own.
+    pub fn marks(&self, text: &str) -> bool {
+        let kinds = PersonalKind::ALL.into_iter().any(|kind| text.contains(&format!("[{}]", kind.as_str())));
+        kinds || self.own.iter().any(|(name, _)| text.contains(name.as_str()))
+    }
 }
 
 #[cfg(test)]
@@ -67,6 +73,15 @@ mod tests {
         assert_eq!(redactor(&[], &[]), "I am a@b.io, about ORD-123456, my key is [secret]");
         assert_eq!(redactor(&[PersonalKind::Email], &["order=ORD-[0-9]{6}"]), "I am [email], about [order], my key is [secret]");
         assert_eq!(Redactor::none().redact(text), text);
+    }
+
+    #[test]
+    fn what_was_taken_out_leaves_its_mark() {
+        let redactor = Redactor::new(PersonalKind::ALL.to_vec(), &["order=ORD-[0-9]{6}".to_owned()]).unwrap();
+        for text in ["Write to ann@example.org.", "about ORD-123456", "my key is sk-abcdefghijklmnopqrstuvwx"] {
+            assert!(redactor.marks(&redactor.redact(text)) && !redactor.marks(text), "{text}");
+        }
+        assert!(Redactor::none().marks("[email]") && !redactor.marks("[1] and [name]"));
     }
 
     #[test]

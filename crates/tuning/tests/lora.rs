@@ -8,6 +8,7 @@
 )]
 
 use futures::StreamExt;
+use groundtone_datasets::{Frame, row_tokens};
 use groundtone_local::{ChatTokenizer, LlamaChat, LlamaSettings, ModelStore, available_threads};
 use groundtone_prompt::{PromptMessage, Role};
 use groundtone_provider::{ChatEvent, ChatModel, ChatRequest, Sampling};
@@ -15,7 +16,7 @@ use groundtone_tuning::{
     Command, End, Hyperparameters, LoraTrainer, Method, Progress, TrainError, Trainer, TrainingRequest, export_merged, export_peft,
     import_peft,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -231,6 +232,33 @@ fn losses_follow_pytorch_and_peft() {
         for (found, expected) in found.iter().zip(&expected) {
             assert!((found - expected).abs() <= 0.02 * expected, "{name}: {found} is not within 2 % of {expected}");
         }
+    }
+}
+
+/// `dataset stats --model local` counts what this trainer is trained on; tests/stories/tuning.rs holds the same of a job.
+#[test]
+fn tokens_are_estimated_as_they_are_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = ChatTokenizer::load(&base(), "base").unwrap();
+    let frame = Frame::of_template(&tokenizer, |messages| Ok(tokenizer.chat(messages)?.tokens.len())).unwrap();
+    let says = |role: &str, content: &str| json!({"role": role, "content": content});
+    let (system, question) = (says("system", "Answer for Kettlewren, briefly."), says("user", "  Wann öffnet ihr? 🚲\n\n<|im_end|> [1]"));
+    let (answer, again) = (says("assistant", "At nine [2].\n"), says("user", "And on Sundays?"));
+    let chats = [
+        json!({"messages": [system, question, answer]}),
+        json!({"messages": [question, answer]}),
+        json!({"messages": [question, answer, again, says("assistant", "Closed.")]}),
+    ];
+    let pairs = [
+        json!({"input": {"messages": [system, question]}, "preferred_output": [answer], "non_preferred_output": [says("assistant", "No.")]}),
+        json!({"input": {"messages": [question]}, "preferred_output": [answer], "non_preferred_output": [says("assistant", "I would not know that, sorry.")]}),
+    ];
+    for (method, rows) in [(Method::Supervised, &chats[..]), (Method::Dpo { beta: 0.1 }, &pairs[..])] {
+        let file = folder.path().join("rows.jsonl");
+        std::fs::write(&file, rows.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+        let trained = trainer().estimate(&request(folder.path(), &file, method, Hyperparameters::default())).unwrap().tokens;
+        let estimated: usize = rows.iter().map(|row| row_tokens(row, &tokenizer, &frame).total()).sum();
+        assert_eq!(estimated as u64, trained, "{method:?} {frame:?}");
     }
 }
 

@@ -25,8 +25,9 @@ const POOL: usize = 30;
 /// Most chunks of one document that are looked through for its answer.
 const DOCUMENT_CHUNKS: usize = 2_000;
 
-/// One build.
-#[derive(Debug, Clone)]
+/// One build, as it is asked for: of this process, or of the one that has the index open.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BuildSettings {
     /// The examples.
     pub source: PathBuf,
@@ -44,14 +45,25 @@ pub struct BuildSettings {
     pub seed: u64,
     /// Rows in the making at the same time; changes nothing but the speed.
     pub concurrency: usize,
-    /// Embedder and BM25 settings of the generation, for the manifest.
-    pub vectors: String,
-    /// The collection as serving names it; the answerer searches one generation of it.
-    pub collection: Collection,
+}
+
+/// What is told while a dataset is built.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildEvent {
+    /// How far it is.
+    Progress {
+        /// Bytes of the examples that were read.
+        read: u64,
+        /// Rows so far.
+        rows: u64,
+    },
+    /// It is done.
+    Report(Box<BuildReport>),
 }
 
 /// What a build did.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct BuildReport {
     /// The file of rows; `None` for a dry run.
     pub out: Option<PathBuf>,
@@ -71,6 +83,10 @@ const NAMED_PROBLEMS: usize = 100;
 /// Builds datasets for one assistant.
 pub struct Builder {
     answerer: Answerer,
+    /// The collection as serving names it; the answerer searches one generation of it.
+    collection: Collection,
+    /// Embedder and BM25 settings of the generation, for the manifest.
+    vectors: String,
     served: Retriever,
     wide: Retriever,
     catalog: Arc<Catalog>,
@@ -87,13 +103,17 @@ enum Task {
 type Made = (Entry, Option<Row>);
 
 impl Builder {
-    /// Builds with what serving answers with. The answerer's collection must be a generation, not an alias that may change under the build.
-    pub fn new(answerer: Answerer, catalog: Arc<Catalog>, tenant: Tenant) -> Self {
+    /// Builds with what serving answers with, over the generation that answers now: one for every build, whatever the collection's name stands for meanwhile.
+    /// `vectors` is what the generation's vectors come from.
+    pub async fn new(answerer: &Answerer, catalog: Arc<Catalog>, tenant: Tenant, vectors: String) -> Result<Self, Error> {
         let served = answerer.retriever().clone();
+        let collection = answerer.assistant().collection.clone();
+        let generation = served.index().resolve(&collection).await?.unwrap_or_else(|| collection.clone());
+        let answerer = answerer.over(generation);
         let settings = served.settings();
         let pool = POOL.max(settings.top_k);
         let wide = served.with_settings(Settings { top_k: pool, candidates: settings.candidates.max(pool), ..settings });
-        Self { answerer, served, wide, catalog, tenant }
+        Ok(Self { answerer, collection, vectors, served, wide, catalog, tenant })
     }
 
     /// Builds a dataset, or goes on with one that was cut off. `progress` is told the bytes of the examples that were read, and the rows so far.
@@ -137,6 +157,11 @@ impl Builder {
         Ok(BuildReport { out: Some(out.clone()), counts, resumed, problems, sha256 })
     }
 
+    /// Whether a build of this dataset was cut off: the same build goes on where it was.
+    pub fn is_unfinished(out: &Path) -> bool {
+        output::state_file(&DatasetPaths::of(out)).exists()
+    }
+
     fn record(&self, settings: &BuildSettings) -> Result<BuildRecord, Error> {
         let contract = &self.answerer.assistant().contract;
         let written = |error: serde_json::Error| Error::Controls(error.to_string());
@@ -148,9 +173,9 @@ impl Builder {
             prompt_fingerprint: contract.fingerprint().to_string(),
             prompt: contract.clone(),
             chat_model: self.answerer.model_id().to_owned(),
-            collection: settings.collection.clone(),
+            collection: self.collection.clone(),
             generation: self.answerer.assistant().collection.clone(),
-            vectors: settings.vectors.clone(),
+            vectors: self.vectors.clone(),
             retrieval,
             seed: settings.seed,
             controls: settings.controls.clone(),
@@ -414,6 +439,8 @@ impl Builder {
             chunk_sha256: snippet.chunk.content_hash().to_string(),
         });
         messages.push(PromptMessage::new(Role::Assistant, answer));
+        let fallback = fallback.or(cited.first().copied());
+        let rejected = example.rejected.as_ref().map(|rejected| rejected_answer(controls, plan.kind, rejected, &sources, fallback));
         let record = RowRecord {
             row: 0,
             start: 0,
@@ -430,9 +457,19 @@ impl Builder {
             oracle,
             cited,
             gated: plan.gated,
-            rejected: example.rejected.clone(),
+            rejected,
         };
         (record, Row { messages })
+    }
+}
+
+/// The answer that was turned down, with markers as the row's own answer has them: a pair is to differ in what was said, not in how it is written.
+/// Its own numbers were those of another prompt.
+fn rejected_answer(controls: &Controls, kind: RowKind, rejected: &str, sources: &[Snippet], fallback: Option<usize>) -> String {
+    match (controls.citations, kind) {
+        (CitationStyle::Keep, _) => rejected.to_owned(),
+        (CitationStyle::Write, RowKind::Served | RowKind::Oracle) => write_citations(&strip_citations(rejected), sources, fallback),
+        (CitationStyle::Write, _) => strip_citations(rejected),
     }
 }
 

@@ -34,7 +34,7 @@ fn part(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn state_file(paths: &DatasetPaths) -> PathBuf {
+pub(super) fn state_file(paths: &DatasetPaths) -> PathBuf {
     paths.data.with_extension("build.json")
 }
 

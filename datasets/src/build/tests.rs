@@ -67,8 +67,9 @@ async fn gated_shop(gate: Option<Gate>) -> Shop {
     let endpoint = Endpoint::new(&server.base_url, None, limit, limit, limit).unwrap();
     let embedder = Arc::new(OpenAiEmbeddings::new(endpoint.clone(), "scripted", 4, 1000, LIMITS));
     let index = Arc::new(MemoryIndex::default());
-    let (tenant, collection) = (Tenant::default(), Collection::new("documents@1").unwrap());
+    let (tenant, name, collection) = (Tenant::default(), Collection::new("documents").unwrap(), Collection::new("documents@1").unwrap());
     index.ensure(&CollectionSpec { name: collection.clone(), dimensions: 4 }).await.unwrap();
+    index.set_alias(&name, &collection).await.unwrap();
     for (document, text) in texts() {
         let chunk = Chunk {
             document: DocumentId::new(document).unwrap(),
@@ -97,7 +98,7 @@ async fn gated_shop(gate: Option<Gate>) -> Shop {
     let retriever =
         Retriever::new(index, embedder, Arc::new(WordHashSparse), Settings { mode: Mode::Hybrid, top_k: 3, candidates: 20 }).gated(gate);
     let answerer = Answerer::new(
-        Assistant { name: "acme".into(), collection, contract, reading: Default::default(), sampling: Default::default() },
+        Assistant { name: "acme".into(), collection: name, contract, reading: Default::default(), sampling: Default::default() },
         retriever,
         model,
     );
@@ -105,7 +106,8 @@ async fn gated_shop(gate: Option<Gate>) -> Shop {
     std::fs::write(folder.path().join("examples.jsonl"), examples()).unwrap();
     let directory = DataDirectory::open(&folder.path().join("data"), "test").unwrap();
     let catalog = Arc::new(Catalog::open(&directory).await.unwrap());
-    Shop { builder: Builder::new(answerer.clone(), catalog, tenant), answerer, server, folder, _directory: directory }
+    let builder = Builder::new(&answerer, catalog, tenant, "scripted".to_owned()).await.unwrap();
+    Shop { builder, answerer, server, folder, _directory: directory }
 }
 
 impl Shop {
@@ -119,8 +121,6 @@ impl Shop {
             controls,
             seed: 7,
             concurrency: 3,
-            vectors: "scripted".into(),
-            collection: Collection::new("documents").unwrap(),
         }
     }
 

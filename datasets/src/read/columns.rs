@@ -1,7 +1,7 @@
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which column of a table, or which key of an object, holds what. `None` is found by its name; a dotted name (`item.question`) goes into objects.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Columns {
     /// The customer's question.
     pub question: Option<String>,

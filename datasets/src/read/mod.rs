@@ -19,7 +19,7 @@ use std::path::Path;
 use tables::Table;
 
 /// How a file is read where its records do not say it themselves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// By the file's ending and each record's own keys.
@@ -40,7 +40,7 @@ pub enum Format {
 }
 
 /// Which replies of a conversation become examples.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Turns {
     /// The last reply, with the turns before it as history.
@@ -51,7 +51,7 @@ pub enum Turns {
 }
 
 /// How to read.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ReadOptions {
     /// What the records look like.
     pub format: Format,

@@ -148,6 +148,9 @@ impl Common<'_> {
     fn trace(&self) -> Result<Vec<Example>, String> {
         let (question, answer) = (self.required(Field::Question, "question")?, self.required(Field::Answer, "answer")?);
         let base = Example { question, id: text(self.object, "trace_id").unwrap_or_else(|| self.id.clone()), ..self.base()? };
+        if self.object.get("redacted") == Some(&Value::Bool(true)) {
+            return Err("personal data was taken out of its answer: a model would learn to write what stands there now".to_owned());
+        }
         let correction = text(self.object, "correction").filter(|text| !text.trim().is_empty());
         let up = match self.object.get("thumb") {
             None | Some(Value::Null) => None,

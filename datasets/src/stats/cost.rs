@@ -8,7 +8,7 @@ use std::path::Path;
 pub const PRICES: &str = include_str!("prices.toml");
 
 /// Prices of a day.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceTable {
     /// The day they were read.

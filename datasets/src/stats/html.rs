@@ -6,7 +6,9 @@ use std::fmt::Write;
 
 const STYLE: &str = include_str!("report.css");
 /// Bars of a plot of labels or languages.
-const MOST_BARS: usize = 40;
+const MOST_BARS: usize = 30;
+/// Characters of a name beside its bar.
+const MOST_NAME: usize = 20;
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
@@ -68,7 +70,7 @@ impl Page {
         let (width, height) = (480.0, 120.0);
         let step = width / of.bars.len().max(1) as f64;
         let mut svg = format!(
-            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 480 140\" role=\"img\" aria-label=\"{}\">",
+            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 480 144\" role=\"img\" aria-label=\"{}\">",
             escaped(title),
             escaped(title)
         );
@@ -82,7 +84,7 @@ impl Page {
         }
         let _ = write!(
             svg,
-            "<text x=\"0\" y=\"136\">{}</text><text x=\"480\" y=\"136\" text-anchor=\"end\">{}</text></svg>",
+            "<text x=\"0\" y=\"139\">{}</text><text x=\"480\" y=\"139\" text-anchor=\"end\">{}</text></svg>",
             number(of.min),
             number(of.max)
         );
@@ -104,22 +106,24 @@ impl Page {
         let hidden = counts.len().saturating_sub(MOST_BARS);
         counts.truncate(MOST_BARS);
         let most = counts.first().map_or(1, |(_, count)| *count).max(1) as f64;
-        let height = counts.len() * 20 + 4;
+        let height = counts.len() * 24 + 4;
         let mut svg = format!(
             "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 480 {height}\" role=\"img\" aria-label=\"{}\">",
             escaped(title),
             escaped(title)
         );
         for (at, (name, count)) in counts.iter().enumerate() {
-            let y = at * 20;
-            let bar = *count as f64 / most * 240.0;
-            let short: String = name.chars().take(26).collect();
-            let text = y + 14;
-            let label = bar + 176.0;
+            let y = at * 24;
+            let bar = *count as f64 / most * 196.0;
+            let short: String =
+                if name.chars().count() > MOST_NAME { name.chars().take(MOST_NAME - 1).chain(['…']).collect() } else { name.clone() };
+            let text = y + 17;
+            let label = bar + 206.0;
             let _ = write!(
                 svg,
-                "<text x=\"164\" y=\"{text}\" text-anchor=\"end\">{}</text><rect x=\"170\" y=\"{}\" width=\"{bar:.1}\" height=\"14\"/><text x=\"{label:.1}\" y=\"{text}\">{}</text>",
+                "<text x=\"194\" y=\"{text}\" text-anchor=\"end\">{}<title>{}</title></text><rect x=\"200\" y=\"{}\" width=\"{bar:.1}\" height=\"16\"/><text x=\"{label:.1}\" y=\"{text}\">{}</text>",
                 escaped(&short),
+                escaped(name),
                 y + 3,
                 number(*count)
             );
@@ -137,6 +141,11 @@ fn named<K: ToString>(counts: &BTreeMap<K, u64>) -> Vec<(String, u64)> {
     counts.iter().map(|(key, count)| (key.to_string(), *count)).collect()
 }
 
+/// `1 row`, `2 rows`.
+fn count(found: u64, what: &str) -> String {
+    format!("{} {what}{}", number(found), if found == 1 { "" } else { "s" })
+}
+
 /// What a reader should know first.
 fn findings(stats: &Stats) -> Vec<String> {
     let mut found = Vec::new();
@@ -147,22 +156,27 @@ fn findings(stats: &Stats) -> Vec<String> {
     };
     for part in &stats.parts {
         let name = &part.name;
-        say(part.unreadable.count, format!("{name}: {} lines hold no row", part.unreadable.count));
-        say(part.conflicts.groups, format!("{name}: {} questions are answered in different ways", part.conflicts.groups));
+        say(part.unreadable.count, format!("{name}: {} without a row", count(part.unreadable.count, "line")));
+        say(part.conflicts.groups, format!("{name}: {} with different answers", count(part.conflicts.groups, "question")));
         say(
             part.over_limit.rows.count,
             format!(
-                "{name}: {} rows are longer than {} tokens; {} lose their whole answer",
-                part.over_limit.rows.count, part.over_limit.limit, part.over_limit.replies_cut
+                "{name}: {} of more than {} tokens, {} without an answer then",
+                count(part.over_limit.rows.count, "row"),
+                part.over_limit.limit,
+                part.over_limit.replies_cut
             ),
         );
-        say(part.exact_duplicates.rows, format!("{name}: {} rows repeat another one exactly", part.exact_duplicates.rows));
-        say(part.near_duplicates.rows, format!("{name}: {} rows ask nearly what another one asks", part.near_duplicates.rows));
+        say(part.exact_duplicates.rows, format!("{name}: {} exactly like another one", count(part.exact_duplicates.rows, "row")));
+        say(
+            part.near_duplicates.rows,
+            format!("{name}: {} with nearly the question of another one", count(part.near_duplicates.rows, "row")),
+        );
         let personal: u64 = part.personal.values().map(|lines| lines.count).sum();
-        say(personal, format!("{name}: personal data or secrets in {personal} places"));
+        say(personal, format!("{name}: personal data or secrets in {}", count(personal, "place")));
         say(
             part.language_switches.count,
-            format!("{name}: {} answers are in another language than their question", part.language_switches.count),
+            format!("{name}: {} in another language than the question", count(part.language_switches.count, "answer")),
         );
         if part.rows < 50 {
             found_few(&mut say, part);
@@ -172,8 +186,10 @@ fn findings(stats: &Stats) -> Vec<String> {
         say(
             leak.by_text + leak.by_document,
             format!(
-                "{}: {} rows ask what training rows ask, {} are answered from the same documents",
-                leak.part, leak.by_text, leak.by_document
+                "{}: {} with the question of a training row, {} answered from its documents",
+                leak.part,
+                count(leak.by_text, "row"),
+                number(leak.by_document)
             ),
         );
     }
@@ -187,7 +203,7 @@ fn found_few(say: &mut impl FnMut(u64, String), part: &PartStats) {
 }
 
 fn duplicates(page: &mut Page, title: &str, found: &Duplicates) {
-    page.heading(title, &format!("{} rows beyond the first of {} groups.", number(found.rows), number(found.groups)));
+    page.heading(title, &format!("{} beyond the first of {}.", count(found.rows, "row"), count(found.groups, "group")));
     let rows: Vec<Vec<String>> =
         found.lines.iter().take(20).map(|group| vec![lines(&group[..group.len().min(12)], group.len() as u64)]).collect();
     page.table(&["lines"], &rows);
@@ -254,8 +270,8 @@ fn part(page: &mut Page, part: &PartStats) {
         page.heading(
             "Contradictions",
             &format!(
-                "{} questions are asked nearly alike and answered differently. They teach noise: decide for one answer.",
-                number(part.conflicts.groups)
+                "{} asked nearly alike and answered differently. Such rows teach noise: decide for one answer.",
+                count(part.conflicts.groups, "question")
             ),
         );
         conflicts(page, &part.conflicts.examples);
@@ -320,16 +336,12 @@ pub fn html(stats: &Stats) -> String {
     }
     let cost = &stats.cost;
     page.add("<h2>Cost</h2>\n");
-    page.heading(
-        "",
-        &format!(
-            "{} epochs, {} billed tokens (tokenizer {}). Prices in USD of {}; break-even counts requests like these rows.",
-            cost.epochs,
-            number(cost.billed_tokens),
-            stats.tokenizer,
-            cost.prices_of
-        ),
-    );
+    page.heading("", &format!("{} epochs, {} trained tokens (tokenizer {}).", cost.epochs, number(cost.billed_tokens), stats.tokenizer));
+    if cost.models.is_empty() {
+        page.add("</main></body></html>\n");
+        return page.0;
+    }
+    page.heading("", &format!("Prices in USD of {}; break-even counts requests like these rows.", cost.prices_of));
     let rows: Vec<Vec<String>> = cost
         .models
         .iter()

@@ -14,7 +14,7 @@ pub use html::html;
 pub use similar::{Conflict, Conflicts, Duplicates, Leakage};
 pub use tone::{Tone, Trait};
 
-use crate::Error;
+use crate::{Error, Frame};
 use groundtone_prompt::CountTokens;
 use groundtone_types::{PersonalKind, find_personal_data};
 use rayon::prelude::*;
@@ -46,6 +46,8 @@ pub struct StatsSettings {
     pub max_line_bytes: usize,
     /// What counts tokens.
     pub tokens: Arc<dyn CountTokens>,
+    /// What stands around the texts of a row.
+    pub frame: Frame,
     /// Prices.
     pub prices: PriceTable,
     /// Groups of rows that are listed for a finding; all are counted.
@@ -317,7 +319,7 @@ fn part(name: &str, path: PathBuf, loaded: &Loaded, settings: &StatsSettings) ->
 pub fn stats(settings: &StatsSettings) -> Result<Stats, Error> {
     let mut loaded = Vec::with_capacity(settings.parts.len());
     for (name, path) in &settings.parts {
-        loaded.push((name, load(path, &*settings.tokens, settings.max_line_bytes)?));
+        loaded.push((name, load(path, &*settings.tokens, &settings.frame, settings.max_line_bytes)?));
     }
     let parts: Vec<PartStats> =
         settings.parts.iter().zip(&loaded).map(|((name, path), (_, loaded))| part(name, path.clone(), loaded, settings)).collect();

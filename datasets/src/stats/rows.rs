@@ -1,7 +1,7 @@
 //! What the analysers keep of each row: its texts, its tokens, where it comes from.
 
 use crate::manifest::{DatasetPaths, Entry, Manifest, read_entries};
-use crate::tokens::{RowTokens, row_tokens};
+use crate::tokens::{Frame, RowTokens, row_tokens};
 use crate::{Error, RowKind};
 use groundtone_prompt::CountTokens;
 use rayon::prelude::*;
@@ -54,9 +54,9 @@ fn content(message: &Value) -> String {
     }
 }
 
-fn item(line: u64, text: &[u8], tokens: &dyn CountTokens) -> Option<Item> {
+fn item(line: u64, text: &[u8], tokens: &dyn CountTokens, frame: &Frame) -> Option<Item> {
     let row: Value = serde_json::from_slice(text).ok()?;
-    let counted = row_tokens(&row, tokens);
+    let counted = row_tokens(&row, tokens, frame);
     let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned();
     let mut messages =
         list(row.get("messages")).or_else(|| list(row.get("input").and_then(|input| input.get("messages")))).unwrap_or_default();
@@ -76,7 +76,7 @@ fn item(line: u64, text: &[u8], tokens: &dyn CountTokens) -> Option<Item> {
 }
 
 /// Reads a dataset. Rows that are none are named by their line and left out; `groundtone dataset validate` says why.
-pub(super) fn load(path: &Path, tokens: &dyn CountTokens, max_line_bytes: usize) -> Result<Loaded, Error> {
+pub(super) fn load(path: &Path, tokens: &dyn CountTokens, frame: &Frame, max_line_bytes: usize) -> Result<Loaded, Error> {
     let failed = |error: std::io::Error| Error::File { path: path.to_owned(), reason: error.to_string() };
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
     let (mut items, mut unreadable, mut line) = (Vec::new(), Vec::new(), 0u64);
@@ -102,7 +102,7 @@ pub(super) fn load(path: &Path, tokens: &dyn CountTokens, max_line_bytes: usize)
         if batch.is_empty() {
             break;
         }
-        let read: Vec<(u64, Option<Item>)> = batch.par_iter().map(|(line, text)| (*line, item(*line, text, tokens))).collect();
+        let read: Vec<(u64, Option<Item>)> = batch.par_iter().map(|(line, text)| (*line, item(*line, text, tokens, frame))).collect();
         for (line, item) in read {
             match item {
                 Some(item) => items.push(item),

@@ -9,6 +9,7 @@ fn settings(parts: &[(&str, &Path)]) -> StatsSettings {
         max_tokens: 65_536,
         max_line_bytes: 1 << 22,
         tokens: OpenAiTokens::for_model("gpt-4.1"),
+        frame: Frame::OPENAI,
         prices: PriceTable::read(None).unwrap(),
         listed: 100,
         epochs: None,
@@ -65,7 +66,7 @@ fn tokens_of_ten_thousand_rows_are_tiktokens() {
         if at % 3 == 0 {
             row["messages"][1]["name"] = "Ann_1".into();
         }
-        let ours = crate::tokens::row_tokens(&row, &*OpenAiTokens::for_model("gpt-4.1"));
+        let ours = crate::tokens::row_tokens(&row, &*OpenAiTokens::for_model("gpt-4.1"), &Frame::OPENAI);
         assert_eq!(ours.total(), tiktoken(&row), "{row}");
     }
 }

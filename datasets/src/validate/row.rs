@@ -342,7 +342,7 @@ impl<'j> Line<'_, '_, 'j> {
             return;
         }
         let Ok(value) = serde_json::from_slice::<serde_json::Value>(self.bytes) else { return };
-        let tokens = crate::tokens::row_tokens(&value, &*self.checker.options.tokens);
+        let tokens = crate::tokens::row_tokens(&value, &*self.checker.options.tokens, &crate::Frame::OPENAI);
         if tokens.total() <= limit {
             return;
         }

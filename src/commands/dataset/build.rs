@@ -1,22 +1,20 @@
+use super::made::{judged_answers, write_examples};
 use super::read::ReadArgs;
+use super::site::Site;
 use crate::Global;
-use crate::assemble::{Library, chat_model, needed_models, settings};
-use crate::commands::models::pull;
+use crate::assemble::settings;
 use crate::output::{hint, json, line, say, watched};
 use anyhow::Context;
 use clap::ValueEnum;
-use groundtone_config::Config;
-use groundtone_datasets::teacher::{Teacher, TeacherReport, TeacherSettings};
+use groundtone_datasets::teacher::TeacherReport;
 use groundtone_datasets::{
-    AnswerStyle, BuildReport, BuildSettings, Builder, CitationStyle, Controls, Entry, Error, Missed, Order, RowKind, Turns,
+    AnswerStyle, BuildReport, BuildSettings, CitationStyle, Controls, Entry, Error, Format, Missed, Order, RowKind, TracesReport, Turns,
 };
-use groundtone_ingest::Ingester;
-use groundtone_provider::{ChatModel, Endpoint, OpenAiChat};
+use groundtone_types::Tenant;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Problems that are said one by one; the rows file has them all.
 const NAMED_PROBLEMS: usize = 20;
@@ -24,33 +22,39 @@ const NAMED_PROBLEMS: usize = 20;
 /// Flags of `groundtone dataset build`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Questions and answers: CSV, JSONL, chat logs (OpenAI, ShareGPT, Alpaca), an existing fine-tuning file, stored traces
-    #[arg(required_unless_present = "from_documents", conflicts_with = "from_documents")]
+    /// Questions and answers: CSV, JSONL, chat logs (OpenAI, ShareGPT, Alpaca), an existing fine-tuning file, exported traces
+    #[arg(required_unless_present_any = ["from_documents", "from_traces"], conflicts_with_all = ["from_documents", "from_traces"])]
     examples: Option<PathBuf>,
+    /// Take the stored answers that people corrected or liked; they are kept beside the rows
+    #[arg(long, conflicts_with = "from_documents")]
+    from_traces: bool,
+    /// Whose documents are searched, and whose stored answers are taken
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub(super) tenant: Tenant,
     /// The file of rows; its manifest and its rows file stand beside it
     #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     #[command(flatten)]
     read: ReadArgs,
     #[command(flatten)]
     rows: RowArgs,
     #[command(flatten)]
-    teacher: TeacherArgs,
+    pub(super) teacher: TeacherArgs,
     /// Seed of every choice; the same seed gives the same file
     #[arg(long, default_value_t = 0)]
-    seed: u64,
+    pub(super) seed: u64,
     /// Take the first so many examples only
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     /// Rows in the making at the same time
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    concurrency: u16,
+    pub(super) concurrency: u16,
     /// Retrieve, render and count, and write nothing
     #[arg(long)]
     dry_run: bool,
     /// Replace a dataset that is there, or one that was begun with other examples or flags
     #[arg(long)]
-    overwrite: bool,
+    pub(super) overwrite: bool,
 }
 
 /// What rows are asked for.
@@ -111,28 +115,28 @@ enum CitationsArg {
 
 /// Who writes the examples where only documents are there.
 #[derive(clap::Args)]
-struct TeacherArgs {
+pub(super) struct TeacherArgs {
     /// Let a teacher model write the examples from the collection's chunks; they are kept beside the rows
     #[arg(long)]
-    from_documents: bool,
+    pub(super) from_documents: bool,
     /// Base URL of the teacher's OpenAI-compatible server; the configured chat model where not given
     #[arg(long, value_name = "URL", requires = "from_documents", requires = "teacher_model")]
-    teacher_url: Option<String>,
+    pub(super) teacher_url: Option<String>,
     /// The teacher's name there
     #[arg(long, value_name = "NAME", requires = "teacher_url")]
-    teacher_model: Option<String>,
+    pub(super) teacher_model: Option<String>,
     /// Environment variable with the teacher's key
     #[arg(long, value_name = "VARIABLE", requires = "teacher_url", default_value = "")]
-    teacher_key_env: String,
+    pub(super) teacher_key_env: String,
     /// Tokens that the teacher reads and writes together
     #[arg(long, value_name = "N", requires = "teacher_url", default_value_t = 8192)]
-    teacher_context_tokens: usize,
+    pub(super) teacher_context_tokens: usize,
     /// Questions to ask for, for each chunk
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=20))]
-    questions: u8,
+    pub(super) questions: u8,
     /// Ask about the first so many chunks only
     #[arg(long, value_name = "N")]
-    chunks: Option<u64>,
+    pub(super) chunks: Option<u64>,
 }
 
 impl RowArgs {
@@ -166,6 +170,8 @@ struct Report {
     #[serde(flatten)]
     build: BuildReport,
     #[serde(skip_serializing_if = "Option::is_none")]
+    traces: Option<TracesReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     teacher: Option<TeacherReport>,
     seconds: f64,
 }
@@ -173,25 +179,23 @@ struct Report {
 pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let controls = args.rows.controls();
     controls.check()?;
-    let mut config = settings(global, &[])?;
-    pull(&config, &needed_models(&config)).await?;
-    let library = Library::open(&config, "groundtone dataset build").await?;
-    let collection = config.assistant.collection.clone();
-    // One generation for the whole build, whatever the alias does meanwhile.
-    if let Some(generation) = library.index.resolve(&collection).await? {
-        config.assistant.collection = generation;
-    }
+    let config = settings(global, &[])?;
     let started = Instant::now();
-    let answerer = library.answerer(&config).await?;
+    let site = Site::open(&config, args.teacher.from_documents).await?;
     let mut read = args.read.options(&config);
-    let (source, teacher) = match &args.examples {
-        Some(examples) => (examples.clone(), None),
-        None => {
-            let out = args.out.as_deref().context("--from-documents keeps the examples beside the rows: name them with --out")?;
-            let (examples, report) = write_examples(&config, &library, &args, out).await?;
-            read.turns = Turns::Last;
-            (examples, Some(report))
-        }
+    let (mut teacher, mut traces) = (None, None);
+    let source = if let Some(examples) = &args.examples {
+        examples.clone()
+    } else if args.from_traces {
+        read.format = Format::Traces;
+        let examples = args.beside()?.with_extension("examples.jsonl");
+        traces = judged_answers(&config, &site, &args, &examples).await?;
+        examples
+    } else {
+        read.turns = Turns::Last;
+        let examples = args.beside()?.with_extension("examples.jsonl");
+        teacher = Some(write_examples(&config, &site, &args, &examples).await?);
+        examples
     };
     let build = BuildSettings {
         source,
@@ -202,24 +206,29 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
         controls,
         seed: args.seed,
         concurrency: usize::from(args.concurrency),
-        vectors: Ingester::vectors_fingerprint(&*library.embedder, &*library.sparse),
-        collection,
     };
     let bytes = std::fs::metadata(&build.source).map_or(0, |file| file.len());
     let bar = bar(bytes, "{bar:30} {percent}% {msg} eta {eta}");
-    let builder = Builder::new(answerer, library.catalog.clone(), library.tenant.clone());
-    let result = builder
-        .run(&build, &|read, rows| {
-            bar.set_position(read);
-            bar.set_message(format!("{rows} rows, {:.0} rows/s", rows as f64 / started.elapsed().as_secs_f64().max(1e-3)));
-        })
-        .await;
+    let progress = |read: u64, rows: u64| {
+        bar.set_position(read);
+        bar.set_message(format!("{rows} rows, {:.0} rows/s", rows as f64 / started.elapsed().as_secs_f64().max(1e-3)));
+    };
+    let result = site.build(&config, &args.tenant, &build, &progress).await;
     bar.finish_and_clear();
-    let report = Report { build: result.map_err(explain)?, teacher, seconds: started.elapsed().as_secs_f64() };
-    show(&report, global.json)
+    if args.dry_run && args.from_traces {
+        std::fs::remove_file(&build.source).with_context(|| build.source.display().to_string())?;
+    }
+    show(&Report { build: result?, traces, teacher, seconds: started.elapsed().as_secs_f64() }, global.json)
 }
 
-fn bar(length: u64, template: &str) -> ProgressBar {
+impl Args {
+    /// The rows that made examples stand beside.
+    fn beside(&self) -> anyhow::Result<&Path> {
+        self.out.as_deref().context("the examples are kept beside the rows: name them with --out")
+    }
+}
+
+pub(super) fn bar(length: u64, template: &str) -> ProgressBar {
     let bar = if watched() { ProgressBar::new(length) } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
@@ -236,53 +245,6 @@ pub(super) fn explain(error: Error) -> anyhow::Error {
         }
         _ => error.into(),
     }
-}
-
-/// Lets the teacher write, beside the rows.
-async fn write_examples(config: &Config, library: &Library, args: &Args, out: &Path) -> anyhow::Result<(PathBuf, TeacherReport)> {
-    let flags = &args.teacher;
-    let model: Arc<dyn ChatModel> = match (&flags.teacher_url, &flags.teacher_model) {
-        (Some(url), Some(name)) => {
-            let seconds = Duration::from_secs;
-            let key = groundtone_config::secret("--teacher-key-env", &flags.teacher_key_env)?;
-            let chat = &config.chat;
-            let endpoint = Endpoint::new(
-                url,
-                key,
-                seconds(chat.connect_timeout_seconds),
-                seconds(chat.first_token_timeout_seconds),
-                seconds(chat.idle_timeout_seconds),
-            )?;
-            Arc::new(OpenAiChat::new(endpoint, name.clone(), flags.teacher_context_tokens))
-        }
-        _ => chat_model(config).await?,
-    };
-    let teacher = Teacher {
-        model,
-        retriever: library.retriever(config).await?,
-        catalog: library.catalog.clone(),
-        tenant: library.tenant.clone(),
-        collection: config.assistant.collection.clone(),
-    };
-    let examples = out.with_extension("examples.jsonl");
-    let settings = TeacherSettings {
-        out: examples.clone(),
-        questions: usize::from(flags.questions),
-        chunks: flags.chunks,
-        concurrency: usize::from(args.concurrency),
-        seed: args.seed,
-        system: config.assistant.system.clone(),
-        overwrite: args.overwrite,
-    };
-    let bar = bar(0, "{bar:30} {pos} of {len} chunks eta {eta}");
-    let result = teacher
-        .run(&settings, &|done, all| {
-            bar.set_length(all);
-            bar.set_position(done);
-        })
-        .await;
-    bar.finish_and_clear();
-    Ok((examples, result.map_err(explain)?))
 }
 
 fn show(report: &Report, as_json: bool) -> anyhow::Result<()> {
@@ -310,6 +272,12 @@ fn show(report: &Report, as_json: bool) -> anyhow::Result<()> {
     }
     if as_json {
         return json(report);
+    }
+    if let Some(traces) = &report.traces {
+        line(format!(
+            "stored answers: {} judged ({} corrected, {} liked, {} turned down), {} of the liked ones beside one that was turned down",
+            traces.judged, traces.corrected, traces.liked, traces.turned_down, traces.paired
+        ))?;
     }
     if let Some(teacher) = &report.teacher {
         line(format!("teacher: {} chunks, {} questions written, {} kept", teacher.chunks, teacher.written, teacher.kept))?;

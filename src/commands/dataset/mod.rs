@@ -2,7 +2,9 @@
 
 mod build;
 mod export;
+mod made;
 mod read;
+mod site;
 mod split;
 mod stats;
 mod validate;

@@ -1,10 +1,20 @@
 use super::build::explain;
 use crate::Global;
-use crate::assemble::settings;
+use crate::assemble::{gguf_file, settings};
+use crate::commands::models::pull;
 use crate::output::{hint, json, line, say};
+use groundtone_config::{Config, Engine};
+use groundtone_datasets::Frame;
 use groundtone_datasets::stats::{Lines, PartStats, PriceTable, Stats, StatsSettings, html, stats};
-use groundtone_prompt::OpenAiTokens;
+use groundtone_local::ChatTokenizer;
+use groundtone_prompt::{CountTokens, OpenAiTokens};
 use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The model whose tokens are counted as the trainer in this process counts them.
+const LOCAL: &str = "local";
+/// Tokens of a row that OpenAI's models read.
+const LONGEST_ROW: usize = 65_536;
 
 /// Flags of `groundtone dataset stats`.
 #[derive(clap::Args)]
@@ -24,12 +34,12 @@ pub(crate) struct Args {
     /// Write a report as one page of HTML
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Count tokens as this model does
+    /// Count tokens as this model does; `local` is the chat model in this process, as its trainer counts them
     #[arg(long, value_name = "NAME", default_value = "gpt-4.1-mini")]
     model: String,
-    /// Tokens of a row that the model reads
-    #[arg(long, value_name = "N", default_value_t = 65_536)]
-    max_tokens: usize,
+    /// Tokens of a row that the model reads: 65,536, and tuning.max_row_tokens for `local`
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
     /// Groups of rows that are listed for a finding; all are counted
     #[arg(long, value_name = "N", default_value_t = 100)]
     listed: usize,
@@ -70,12 +80,26 @@ impl Args {
 
 pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let config = settings(global, &[])?;
+    let is_local = args.model == LOCAL;
+    let (tokens, frame) = if is_local {
+        local(&config).await?
+    } else {
+        let tokens: Arc<dyn CountTokens> = OpenAiTokens::for_model(&args.model);
+        (tokens, Frame::OPENAI)
+    };
+    let longest = if is_local { config.tuning.max_row_tokens as usize } else { LONGEST_ROW };
+    let prices = match &args.prices {
+        // Other people's prices are not for other people's tokens.
+        None if is_local => PriceTable::default(),
+        path => PriceTable::read(path.as_deref()).map_err(explain)?,
+    };
     let stats_settings = StatsSettings {
         parts: args.parts()?,
-        max_tokens: args.max_tokens,
+        max_tokens: args.max_tokens.unwrap_or(longest),
         max_line_bytes: config.sources.record_max_bytes,
-        tokens: OpenAiTokens::for_model(&args.model),
-        prices: PriceTable::read(args.prices.as_deref()).map_err(explain)?,
+        tokens,
+        frame,
+        prices,
         listed: args.listed,
         epochs: args.epochs,
         untuned_prompt_tokens: args.untuned_prompt_tokens,
@@ -90,6 +114,27 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
         return json(&found);
     }
     show(&found)
+}
+
+/// The tokens of the chat model in this process, and what its chat template puts around them.
+async fn local(config: &Config) -> anyhow::Result<(Arc<dyn CountTokens>, Frame)> {
+    if config.chat.kind != Engine::Local {
+        return Err(hint(
+            "`--model local` is the chat model in this process, and `chat.kind` is another",
+            "name the model whose tokens are counted",
+        ));
+    }
+    if config.chat.path.as_os_str().is_empty() {
+        pull(config, std::slice::from_ref(&config.chat.model)).await?;
+    }
+    let (path, id) = gguf_file(config)?;
+    let load = move || -> anyhow::Result<(Arc<dyn CountTokens>, Frame)> {
+        let tokenizer = ChatTokenizer::load(&path, &id)?;
+        let frame = Frame::of_template(&tokenizer, |messages| Ok(tokenizer.chat(messages)?.tokens.len())).map_err(anyhow::Error::msg)?;
+        let tokens: Arc<dyn CountTokens> = Arc::new(tokenizer);
+        Ok((tokens, frame))
+    };
+    tokio::task::spawn_blocking(load).await?
 }
 
 fn lines(found: &Lines) -> String {
@@ -107,7 +152,8 @@ fn show(stats: &Stats) -> anyhow::Result<()> {
         ))?;
     }
     let cost = &stats.cost;
-    line(format!("{} epochs, {} billed tokens by {}; USD of {}:", cost.epochs, cost.billed_tokens, stats.tokenizer, cost.prices_of))?;
+    let prices = if cost.models.is_empty() { String::new() } else { format!("; USD of {}:", cost.prices_of) };
+    line(format!("{} epochs, {} trained tokens by {}{prices}", cost.epochs, cost.billed_tokens, stats.tokenizer))?;
     for model in &cost.models {
         let pays =
             model.break_even_requests.map_or_else(|| "never by these prompts".to_owned(), |requests| format!("after {requests} requests"));

@@ -3,6 +3,7 @@
 use crate::assemble::{Library, needed_models, now, running_server};
 use crate::commands::models::pull;
 use crate::commands::serve::serve;
+use crate::commands::traces::EVALUATION;
 use crate::output::hint;
 use anyhow::Context;
 use groundtone_catalog::{Catalog, EvaluationRecord};
@@ -50,6 +51,7 @@ impl UnderTest {
         };
         match endpoint {
             Some(endpoint) => {
+                let endpoint = marked(endpoint);
                 let models = models(&endpoint).await?;
                 Ok(Self { endpoint, state: None, models, own: None })
             }
@@ -83,7 +85,7 @@ impl UnderTest {
                 anyhow::bail!("the server under test stopped before it began");
             }
         };
-        let endpoint = Endpoint::new(&format!("{address}/v1"), Some(key.into()), Duration::from_secs(5), limit, limit)?;
+        let endpoint = marked(Endpoint::new(&format!("{address}/v1"), Some(key.into()), Duration::from_secs(5), limit, limit)?);
         let models = models(&endpoint).await?;
         let state = format!("{state} {}", models.join(" "));
         Ok(Self { endpoint, state: Some(state), models, own: Some(Own { task, catalog, tenant }) })
@@ -119,6 +121,11 @@ impl UnderTest {
             drop(own.task.await);
         }
     }
+}
+
+/// Requests of an evaluation say so in their ids, and so do their traces.
+fn marked(endpoint: Endpoint) -> Endpoint {
+    endpoint.with_header("x-request-id", format!("{EVALUATION}{}", uuid::Uuid::now_v7().simple()).into())
 }
 
 async fn models(endpoint: &Endpoint) -> anyhow::Result<Vec<String>> {

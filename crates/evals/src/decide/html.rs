@@ -6,10 +6,12 @@ use crate::stats::Estimate;
 use std::fmt::Write;
 
 const CSS: &str = include_str!("report.css");
-/// Width of a plot in its own units.
-const WIDTH: f64 = 640.0;
+/// Width of a plot in its own units: about a phone's pixels, so that its letters stay letters there.
+const WIDTH: f64 = 430.0;
 /// Where an arm's name ends and the scale begins, and where it ends.
-const SCALE: (f64, f64) = (150.0, 520.0);
+const SCALE: (f64, f64) = (130.0, 330.0);
+/// Characters of an arm's name that fit before the scale.
+const NAME: usize = 17;
 /// Height of an arm's line.
 const LINE: f64 = 26.0;
 
@@ -349,7 +351,7 @@ fn plot(arms: &[(&ArmReport, Estimate, usize)]) -> String {
         let y = LINE * line as f64 + LINE / 2.0;
         let class = if arm.role.is_tuned() { "tuned" } else { "plain" };
         let name: String =
-            if arm.name.chars().count() > 20 { arm.name.chars().take(19).chain(['…']).collect() } else { arm.name.clone() };
+            if arm.name.chars().count() > NAME { arm.name.chars().take(NAME - 1).chain(['…']).collect() } else { arm.name.clone() };
         put(format_args!("<text x=\"0\" y=\"{:.1}\">{}</text>", y + 4.5, plain(&name)));
         put(format_args!(
             "<line class=\"{class}\" stroke-width=\"2.5\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",

@@ -18,6 +18,7 @@ pub(crate) mod page;
 pub(crate) mod releases;
 pub(crate) mod responses;
 pub(crate) mod search;
+pub(crate) mod telling;
 pub(crate) mod traces;
 pub(crate) mod uploads;
 pub(crate) mod vector_stores;

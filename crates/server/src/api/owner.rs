@@ -1,25 +1,23 @@
 //! What the command line asks of the server that holds its data directory. Only who can read that directory has the key to these routes ([`crate::access::Need::Owner`]).
 
 use crate::access::Caller;
+use crate::api::telling::tell;
 use crate::error::{ApiError, ApiJson, ApiQuery};
 use crate::state::AppState;
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::Sse;
 use axum::response::sse::Event;
-use futures::{Stream, StreamExt, stream};
+use futures::Stream;
 use groundtone_catalog::{Quarantined, RunRecord};
-use groundtone_ingest::{Drift, Order, OrderEvent, Progress};
-use groundtone_types::Collection;
+use groundtone_datasets::{BuildEvent, BuildSettings, Builder};
+use groundtone_ingest::{Drift, Order, OrderEvent};
+use groundtone_types::{Collection, Tenant};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
-/// How often progress is sent, whether there is any or not: the client takes silence for a dead server.
-const TICK: Duration = Duration::from_millis(500);
 /// Most locations of one order.
 const MOST_LOCATIONS: usize = 1000;
 
@@ -97,72 +95,51 @@ pub(crate) async fn ingest(
         return Err(ApiError::invalid("locations", format!("one to {MOST_LOCATIONS} locations")));
     }
     let turn = state.documents.turn().await?;
-    let (progress, seen) = watch::channel(None);
-    let (to_client, reports) = mpsc::channel(order.locations.len());
-    let working = state.clone();
-    let work = tokio::spawn(async move {
-        let documents = &working.documents;
-        let tell = |event: OrderEvent| match event {
-            OrderEvent::Progress(at) => {
-                progress.send_replace(Some(at));
-            }
-            report @ OrderEvent::Report(_) => {
-                if to_client.try_send(report).is_err() {
-                    tracing::debug!("the client of an ingest run has left; the run goes on");
-                }
-            }
+    Ok(tell(order.locations.len(), |teller| async move {
+        let documents = &state.documents;
+        let hear = |event: OrderEvent| match event {
+            progress @ OrderEvent::Progress(_) => teller.at(progress),
+            report @ OrderEvent::Report(_) => teller.done(report),
         };
-        let done = documents.ingester.carry_out(&order, &documents.run_settings(&caller.tenant), &documents.sources, &tell).await;
+        let done = documents.ingester.carry_out(&order, &documents.run_settings(&caller.tenant), &documents.sources, &hear).await;
         drop(turn);
-        done
-    });
-    Ok(Sse::new(events(Telling { seen, reports, work: Some(work), tick: tokio::time::interval(TICK) }).map(Ok)))
+        done.map_err(|error| failed(&error))
+    }))
 }
 
-/// A run that is being told of.
-struct Telling {
-    seen: watch::Receiver<Option<Progress>>,
-    reports: mpsc::Receiver<OrderEvent>,
-    work: Option<JoinHandle<Result<(), groundtone_ingest::Error>>>,
-    tick: tokio::time::Interval,
+/// What `dataset build` takes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildBody {
+    /// Whose documents are searched.
+    pub tenant: Tenant,
+    /// The dataset; its paths are of this machine.
+    pub build: BuildSettings,
 }
 
-fn events(telling: Telling) -> impl Stream<Item = Event> {
-    stream::unfold(telling, |mut telling| async move {
-        telling.work.as_ref()?;
-        loop {
-            tokio::select! {
-                biased;
-                report = telling.reports.recv() => {
-                    let event = match report {
-                        Some(report) => json(&report),
-                        // The work has let go of its end of the channel: it is over.
-                        None => ending(telling.work.take()?).await,
-                    };
-                    return Some((event, telling));
-                }
-                _ = telling.tick.tick() => {
-                    let at = *telling.seen.borrow();
-                    if let Some(at) = at {
-                        return Some((json(&OrderEvent::Progress(at)), telling));
-                    }
-                }
-            }
-        }
-    })
-}
-
-async fn ending(work: JoinHandle<Result<(), groundtone_ingest::Error>>) -> Event {
-    let error = match work.await {
-        Ok(Ok(())) => return Event::default().data("[DONE]"),
-        Ok(Err(error)) => failed(&error),
-        Err(error) => ApiError::of(groundtone_types::ErrorKind::Internal, &error),
-    };
-    json(&error.body())
-}
-
-fn json(value: &impl Serialize) -> Event {
-    Event::default().json_data(value).unwrap_or_else(|_| Event::default().comment("an event could not be written"))
+/// `POST /v1/groundtone/datasets`: builds a dataset with what answers now. The answer is an event stream of [`BuildEvent`]; an error is its last event.
+///
+/// The build goes on when the client leaves. One at a time: two of them could write the same files.
+pub(crate) async fn build(
+    State(state): State<Arc<AppState>>,
+    ApiJson(BuildBody { tenant, build }): ApiJson<BuildBody>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+    if [Some(&build.source), build.out.as_ref()].into_iter().flatten().any(|path| path.is_relative()) {
+        return Err(ApiError::invalid("build", "name files by their full paths"));
+    }
+    let turn = state.building.clone().try_lock_owned();
+    let turn =
+        turn.map_err(|_| ApiError::new(StatusCode::TOO_MANY_REQUESTS, "another dataset is being built; try again when it is done"))?;
+    Ok(tell(1, |teller| async move {
+        let of_datasets = |error: groundtone_datasets::Error| ApiError::of(error.kind(), &error);
+        let documents = &state.documents;
+        let vectors = documents.ingester.fingerprint();
+        let builder = Builder::new(&state.answerer, documents.catalog.clone(), tenant, vectors).await.map_err(of_datasets)?;
+        let report = builder.run(&build, &|read, rows| teller.at(BuildEvent::Progress { read, rows })).await.map_err(of_datasets)?;
+        teller.done(BuildEvent::Report(Box::new(report)));
+        drop(turn);
+        Ok(())
+    }))
 }
 
 /// `GET /v1/groundtone/runs?limit=N`: the latest runs of ingest.
