@@ -196,7 +196,7 @@ fn a_model_that_was_trained_here_is_a_variants_model_and_is_released() {
         let (status, answer) = server.json("POST", "/v1/chat/completions", &body);
         assert_eq!(status, 200, "{answer}");
         let about = &answer["groundtone"];
-        (about["variant"].clone(), about["model"].clone(), about["sources"].as_array().unwrap().len() > 0)
+        (about["variant"].clone(), about["model"].clone(), !about["sources"].as_array().unwrap().is_empty())
     };
     assert_eq!(ask("shop"), (json!("rag"), json!(TRAINED), true));
     assert_eq!(ask("shop:tuned-rag"), (json!("tuned-rag"), json!(model), true));
