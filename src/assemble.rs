@@ -3,8 +3,9 @@
 use crate::Global;
 use crate::output::hint;
 use crate::ranking;
+use crate::tuning::LocalShelf;
 use anyhow::Context;
-use groundtone_answer::{Answerer, Assistant, Live, Variant};
+use groundtone_answer::{Answerer, Assistant, Live, Semantics, Variant};
 use groundtone_catalog::{Catalog, DataDirectory, EmbeddingCache};
 use groundtone_config::{Chat, Config, Engine, ExtractorKind, Links, LogFormat, RetrievalMode};
 use groundtone_index::{SparseEmbedder, VectorIndex};
@@ -14,15 +15,16 @@ use groundtone_ingest::extract::{Extractor, ExtractorSettings, RemoteExtractor, 
 use groundtone_ingest::parse::Limits;
 use groundtone_ingest::source::Endings;
 use groundtone_ingest::{Build, ChunkSettings, IngestSettings, Ingester, SourceSettings};
-use groundtone_local::{FetchPolicy, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
+use groundtone_local::{FetchPolicy, KNOWN_MODELS, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
 use groundtone_prompt::{CitationPolicy, LinkRule, PromptContract, ReadingRules, TemplateVersion};
 use groundtone_provider::{
     AnswerCache, Batcher, BreakerSettings, CachedChat, CachedEmbedder, CallLimits, ChatModel, DocumentExtractor, Embedder, Endpoint,
-    Observe, OpenAiChat, OpenAiEmbeddings, Pace, Resilience, Resilient, Sampling,
+    Observe, OpenAiChat, OpenAiEmbeddings, Pace, Resilience, Resilient, Sampling, SendWebhook, SignedWebhook,
 };
 use groundtone_retrieval::{CondenseLimits, Mode, Retriever, Settings};
 use groundtone_server::OWNER_HEADER;
 use groundtone_telemetry::{Metrics, Redactor};
+use groundtone_tuning::jobs::open_tuned;
 use groundtone_types::Tenant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,7 +87,9 @@ pub(crate) fn needed_models(config: &Config) -> Vec<String> {
     if config.embedder.kind == Engine::Local {
         needed.push(config.embedder.model.clone());
     }
-    let variants = config.variants.values().filter_map(|variant| variant.chat(&config.chat));
+    // A variant may answer with a model that was trained here; that it is there is found out when it is opened.
+    let pinned = |chat: &Chat| KNOWN_MODELS.iter().any(|model| model.name == chat.model);
+    let variants = config.variants.values().filter_map(|variant| variant.chat(&config.chat)).filter(pinned);
     for chat in std::iter::once(config.chat.clone()).chain(variants) {
         if chat.kind == Engine::Local && chat.path.as_os_str().is_empty() && !needed.contains(&chat.model) {
             needed.push(chat.model);
@@ -166,21 +170,20 @@ async fn chat_model_of(config: &Config, settings: &Chat) -> anyhow::Result<Arc<d
         };
         return Ok(Arc::new(Resilient::new(remote, settings.url, resilience)));
     }
-    Ok(Arc::new(local_chat(config).await?))
+    Ok(Arc::new(local_chat(config, &settings).await?))
 }
 
-/// The chat model in this process.
-pub(crate) async fn local_chat(config: &Config) -> anyhow::Result<LlamaChat> {
-    let (path, model_id) = gguf_file(config)?;
-    let llama = llama_settings(config, model_id);
+/// A chat model in this process.
+async fn local_chat(config: &Config, settings: &Chat) -> anyhow::Result<LlamaChat> {
+    let (path, model_id) = gguf_file(config, settings)?;
+    let llama = llama_settings(settings, model_id);
     let load = move || LlamaChat::load(&path, llama);
     let model = tokio::task::spawn_blocking(load).await.context("loading the chat model")?;
     model.map_err(|error| hint(error, "check `chat.path`, or run `groundtone models pull`"))
 }
 
-/// Where the local chat model is, and what it is called.
-pub(crate) fn gguf_file(config: &Config) -> anyhow::Result<(PathBuf, String)> {
-    let settings = &config.chat;
+/// Where a local chat model is, and what it is called.
+pub(crate) fn gguf_file(config: &Config, settings: &Chat) -> anyhow::Result<(PathBuf, String)> {
     if settings.path.as_os_str().is_empty() {
         let paths = ModelStore::new(&config.models.directory).paths(&settings.model).map_err(|error| hint(error, PULL))?;
         let path = paths.into_iter().next().filter(|path| path.extension().is_some_and(|ending| ending == "gguf"));
@@ -194,15 +197,24 @@ pub(crate) fn gguf_file(config: &Config) -> anyhow::Result<(PathBuf, String)> {
 }
 
 /// How models in this process run.
-pub(crate) fn llama_settings(config: &Config, model_id: String) -> LlamaSettings {
+pub(crate) fn llama_settings(chat: &Chat, model_id: String) -> LlamaSettings {
     LlamaSettings {
         model_id,
-        context_tokens: config.chat.context_tokens,
-        parallel: config.chat.parallel,
-        threads: threads(config.chat.threads),
-        queue: config.chat.queue,
-        max_tokens: config.chat.max_tokens,
+        context_tokens: chat.context_tokens,
+        parallel: chat.parallel,
+        threads: threads(chat.threads),
+        queue: chat.queue,
+        max_tokens: chat.max_tokens,
     }
+}
+
+/// Who is told by webhook; `None` where `url` is empty. `key` is the setting that names the variable with the secret, `wait` the longest wait for the receiver.
+pub(crate) fn signed_webhook(key: &'static str, url: &str, variable: &str, wait: Duration) -> anyhow::Result<Option<Arc<dyn SendWebhook>>> {
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let Some(secret) = groundtone_config::secret(key, variable)? else { return Ok(None) };
+    Ok(Some(Arc::new(SignedWebhook::new(url, secret, wait)?)))
 }
 
 /// BM25 of the settings.
@@ -261,6 +273,8 @@ pub(crate) struct Library {
     pub(crate) tenant: Tenant,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) answers: Option<Arc<AnswerCache>>,
+    /// Models that were trained here.
+    pub(crate) shelf: Arc<LocalShelf>,
 }
 
 impl Library {
@@ -273,7 +287,8 @@ impl Library {
             .then(|| Arc::new(AnswerCache::new(config.cache.answers_mb << 20, observing(&metrics, "answers"))));
         let catalog = Arc::new(Catalog::open(&directory).await?);
         let index = index(config, &directory).await?;
-        Ok(Self { directory, catalog, index, embedder, sparse: sparse(config)?, tenant: Tenant::default(), metrics, answers })
+        let shelf = Arc::new(LocalShelf::of(config));
+        Ok(Self { directory, catalog, index, embedder, sparse: sparse(config)?, tenant: Tenant::default(), metrics, answers, shelf })
     }
 
     /// Ingest with these parts.
@@ -344,11 +359,14 @@ impl Library {
     pub(crate) async fn answerer(&self, config: &Config) -> anyhow::Result<Answerer> {
         // First what fails fast.
         self.retriever(config).await?;
-        self.answerer_with(config, chat_model(config).await?).await
-    }
-
-    /// The same with a chat model that is loaded already.
-    pub(crate) async fn answerer_with(&self, config: &Config, model: Arc<dyn ChatModel>) -> anyhow::Result<Answerer> {
+        let model: Arc<dyn ChatModel> = match config.chat.kind {
+            Engine::Openai => chat_model(config).await?,
+            Engine::Local => {
+                let chat = local_chat(config, &config.chat).await?;
+                self.shelf.keep(chat.clone()).await;
+                Arc::new(chat)
+            }
+        };
         let retriever = self.retriever(config).await?;
         let model: Arc<dyn ChatModel> = match &self.answers {
             Some(answers) => Arc::new(CachedChat::new(model, answers.clone())),
@@ -372,15 +390,65 @@ impl Library {
         };
         let mut variants = Vec::new();
         for (name, settings) in &config.variants {
-            variants.push(variant(config, name, settings, &assistant, &model).await.with_context(|| format!("variant `{name}`"))?);
+            variants.push(self.variant(config, name, settings, &assistant, &model).await.with_context(|| format!("variant `{name}`"))?);
         }
-        let answerer = Answerer::new(assistant, retriever, model).with_variants(variants);
+        let mut answerer = Answerer::new(assistant, retriever, model).with_variants(variants);
         answerer.switch(configured(config))?;
+        if config.citations.semantic_bound > 0.0 {
+            let timeout = Duration::from_millis(config.citations.semantic_timeout_ms);
+            answerer = answerer.comparing(Semantics { embedder: self.embedder.clone(), bound: config.citations.semantic_bound, timeout });
+        }
         if !config.retrieval.condense {
             return Ok(answerer);
         }
         let timeout = Duration::from_secs(config.retrieval.condense_timeout_seconds);
         Ok(answerer.condensing(CondenseLimits { timeout, ..CondenseLimits::default() }))
+    }
+
+    /// A variant of the assistant, which shares its model where the settings name no other one.
+    async fn variant(
+        &self,
+        config: &Config,
+        name: &str,
+        settings: &groundtone_config::Variant,
+        assistant: &Assistant,
+        own: &Arc<dyn ChatModel>,
+    ) -> anyhow::Result<Variant> {
+        let model = match settings.chat(&config.chat) {
+            Some(chat) => self.variant_chat(config, &chat).await?,
+            None => own.clone(),
+        };
+        let system = match (&settings.prompt_file, &settings.system) {
+            (Some(path), _) => tokio::fs::read_to_string(path).await.with_context(|| format!("cannot read {}", path.display()))?,
+            (None, Some(system)) => system.clone(),
+            (None, None) => assistant.contract.system.clone(),
+        };
+        let tokenizer = model.tokens().id().to_owned();
+        Ok(Variant {
+            name: name.to_owned(),
+            retrieval: settings.looks_up(name),
+            contract: PromptContract { system, tokenizer, ..assistant.contract.clone() },
+            model,
+            sampling: assistant.sampling.clone(),
+        })
+    }
+
+    /// The model of a variant: what was trained here under that name, or else what `[chat]` could name.
+    async fn variant_chat(&self, config: &Config, chat: &Chat) -> anyhow::Result<Arc<dyn ChatModel>> {
+        if chat.kind == Engine::Local && chat.path.as_os_str().is_empty() {
+            let tuned = open_tuned(&self.catalog, &*self.shelf, self.directory.path(), &self.tenant, &chat.model).await;
+            let hint_base = "its base model must be the local [chat] model, or stand in `tuning.base_models`";
+            if let Some(tuned) = tuned.map_err(|error| hint(error, hint_base))? {
+                return Ok(tuned);
+            }
+            if !KNOWN_MODELS.iter().any(|model| model.name == chat.model) {
+                return Err(hint(
+                    format!("there is no model `{}` in {}", chat.model, self.directory.path().display()),
+                    "`groundtone tune list` shows what was trained here, `groundtone models list` what can be fetched",
+                ));
+            }
+        }
+        chat_model_of(config, chat).await
     }
 
     /// What ingest is told; the run, its source and its mode are each order's own.
@@ -421,33 +489,6 @@ pub(crate) fn configured(config: &Config) -> Live {
     }
 }
 
-/// A variant of the assistant, which shares its model where the settings name no other one.
-async fn variant(
-    config: &Config,
-    name: &str,
-    settings: &groundtone_config::Variant,
-    assistant: &Assistant,
-    own: &Arc<dyn ChatModel>,
-) -> anyhow::Result<Variant> {
-    let model = match settings.chat(&config.chat) {
-        Some(chat) => chat_model_of(config, &chat).await?,
-        None => own.clone(),
-    };
-    let system = match (&settings.prompt_file, &settings.system) {
-        (Some(path), _) => tokio::fs::read_to_string(path).await.with_context(|| format!("cannot read {}", path.display()))?,
-        (None, Some(system)) => system.clone(),
-        (None, None) => assistant.contract.system.clone(),
-    };
-    let tokenizer = model.tokens().id().to_owned();
-    Ok(Variant {
-        name: name.to_owned(),
-        retrieval: settings.looks_up(name),
-        contract: PromptContract { system, tokenizer, ..assistant.contract.clone() },
-        model,
-        sampling: assistant.sampling.clone(),
-    })
-}
-
 /// How answers are read.
 fn reading(config: &Config) -> ReadingRules {
     let settings = &config.citations;
@@ -461,7 +502,7 @@ fn reading(config: &Config) -> ReadingRules {
         Links::Known => LinkRule::Known(settings.link_hosts.clone()),
         Links::Any => LinkRule::Any,
     };
-    ReadingRules { policy, links, semantic: false }
+    ReadingRules { policy, links, semantic: settings.semantic_bound > 0.0 }
 }
 
 /// What sources are told.

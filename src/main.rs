@@ -9,7 +9,8 @@ mod tuning;
 
 use clap::{Parser, Subcommand};
 use commands::{
-    ask, dataset, demo, eval, extract, extract_worker, fsck, generations, ingest, keys, models, release, runs, search, serve, traces, tune,
+    ask, dataset, demo, eval, extract, extract_worker, fsck, generations, handoffs, ingest, keys, models, release, runs, search, serve,
+    traces, tune,
 };
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -78,6 +79,8 @@ enum Command {
     Audit(keys::AuditArgs),
     /// What was answered, from what, and what people thought of it
     Traces(traces::Args),
+    /// Questions that were to be handed over to people: what waits, and what was given up
+    Handoffs(handoffs::Args),
     /// Ask a question of the past again, with other settings, and see what differs
     Replay(traces::ReplayArgs),
     /// Model files: pull them, or list them
@@ -138,6 +141,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Keys(args) => keys::run(&global, args).await,
         Command::Audit(args) => keys::audit_log(&global, args).await,
         Command::Traces(args) => traces::run(&global, args).await,
+        Command::Handoffs(args) => handoffs::run(&global, args).await,
         Command::Replay(args) => traces::replay(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
         Command::Release(args) => release::run(&global, args).await,

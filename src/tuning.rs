@@ -1,17 +1,14 @@
 //! Fine-tuning with the settings: which base models there are, who trains them, and where the trained ones answer.
 
-use crate::assemble::{Library, gguf_file, llama_settings, now, threads};
+use crate::assemble::{Library, gguf_file, llama_settings, now, signed_webhook, threads};
 use async_trait::async_trait;
 use groundtone_catalog::{FileStore, ModelRecord};
 use groundtone_config::{Config, Engine};
 use groundtone_datasets::validate::{self, Options, Severity};
 use groundtone_local::{ChatTokenizer, LlamaChat, LlamaSettings};
-use groundtone_provider::{ChatModel, Endpoint, Error, post_webhook};
-use groundtone_tuning::jobs::{
-    CheckRows, FileProblem, Jobs, JobsSettings, Parts, PlainCheck, Resources, SendWebhook, Shelf, WebhookMessage, Workshop, sign,
-};
+use groundtone_provider::{ChatModel, Error};
+use groundtone_tuning::jobs::{CheckRows, FileProblem, Jobs, JobsSettings, Parts, PlainCheck, Resources, Shelf, Workshop};
 use groundtone_tuning::{Hyperparameters, LoraTrainer, TargetModule, TrainError, Trainer};
-use secrecy::{ExposeSecret, SecretString};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,23 +18,20 @@ use tokio::sync::Mutex;
 /// Longest wait for a webhook's receiver.
 const WEBHOOK_WAIT: Duration = Duration::from_secs(15);
 
-/// Jobs of the settings. `chat` is the local chat model, if it is one: adapters of the same base are applied to it, and its weights are in memory once.
-pub(crate) fn jobs(config: &Config, library: &Library, files: Arc<FileStore>, chat: Option<LlamaChat>) -> anyhow::Result<Jobs> {
+/// Jobs of the settings.
+pub(crate) fn jobs(config: &Config, library: &Library, files: Arc<FileStore>) -> anyhow::Result<Jobs> {
     let bases = Bases::of(config);
     let directory = library.directory.path().to_owned();
-    let shelf = LocalShelf {
-        files: bases.files.clone(),
-        settings: llama_settings(config, String::new()),
-        loaded: Mutex::new(chat.map(|chat| (chat.id().to_owned(), chat)).into_iter().collect()),
-    };
+    let (url, secret) = (&config.tuning.webhook_url, &config.tuning.webhook_secret_env);
+    let webhook = signed_webhook("tuning.webhook_secret_env", url, secret, WEBHOOK_WAIT)?;
     let disk = directory.clone();
     let parts = Parts {
         catalog: library.catalog.clone(),
         files,
         workshop: Arc::new(LocalWorkshop { bases, threads: threads(config.chat.threads) }),
-        shelf: Arc::new(shelf),
+        shelf: library.shelf.clone(),
         check: Arc::new(RowsCheck),
-        webhook: webhook(config)?,
+        webhook,
         resources: Arc::new(move || Resources::of_machine(&disk)),
         clock: Arc::new(now),
     };
@@ -101,7 +95,7 @@ impl Bases {
         let mut names: Vec<(String, String)> = config.tuning.base_model_pairs().flatten().collect();
         let mut files = HashMap::new();
         if config.chat.kind == Engine::Local
-            && let Ok((path, id)) = gguf_file(config)
+            && let Ok((path, id)) = gguf_file(config, &config.chat)
         {
             if names.is_empty() {
                 names.push((id.clone(), id.clone()));
@@ -140,14 +134,24 @@ impl Workshop for LocalWorkshop {
     }
 }
 
-/// Trained models in this process: one base for all of its adapters.
-struct LocalShelf {
+/// Trained models in this process: one base for all of its adapters. The local chat model, where there is one, is such a base: its weights are in memory once.
+pub(crate) struct LocalShelf {
     files: HashMap<String, PathBuf>,
     settings: LlamaSettings,
     loaded: Mutex<HashMap<String, LlamaChat>>,
 }
 
 impl LocalShelf {
+    /// An empty one.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { files: Bases::of(config).files, settings: llama_settings(&config.chat, String::new()), loaded: Mutex::default() }
+    }
+
+    /// Adapters of this base are applied to this one.
+    pub(crate) async fn keep(&self, base: LlamaChat) {
+        self.loaded.lock().await.insert(base.id().to_owned(), base);
+    }
+
     async fn base(&self, name: &str) -> Result<LlamaChat, Error> {
         let failed = |reason: String| Error::Model { model: name.to_owned(), reason };
         let mut loaded = self.loaded.lock().await;
@@ -167,11 +171,12 @@ impl LocalShelf {
 impl Shelf for LocalShelf {
     async fn open(&self, id: &str, model: &ModelRecord, adapter: &Path) -> Result<Arc<dyn ChatModel>, Error> {
         let base = self.base(&model.base).await?;
-        if let Some(ready) = base.with_adapter(id) {
+        if let Some(ready) = base.with_adapter(id, &model.id) {
             return Ok(ready);
         }
         base.load_adapter(id, adapter).await?;
-        base.with_adapter(id).ok_or_else(|| Error::Model { model: model.id.clone(), reason: "its adapter was unloaded".to_owned() })
+        base.with_adapter(id, &model.id)
+            .ok_or_else(|| Error::Model { model: model.id.clone(), reason: "its adapter was unloaded".to_owned() })
     }
 
     async fn open_base(&self, model: &str) -> Result<Arc<dyn ChatModel>, Error> {
@@ -184,30 +189,5 @@ impl Shelf for LocalShelf {
                 tracing::warn!(model = id, %error, "an adapter could not be unloaded");
             }
         }
-    }
-}
-
-struct SignedWebhook {
-    endpoint: Endpoint,
-    secret: SecretString,
-}
-
-fn webhook(config: &Config) -> anyhow::Result<Option<Arc<dyn SendWebhook>>> {
-    let (url, variable) = (&config.tuning.webhook_url, &config.tuning.webhook_secret_env);
-    let secret = match url.is_empty() {
-        true => None,
-        false => groundtone_config::secret("tuning.webhook_secret_env", variable)?,
-    };
-    let Some(secret) = secret else { return Ok(None) };
-    let endpoint = Endpoint::new(url, None, WEBHOOK_WAIT, WEBHOOK_WAIT, WEBHOOK_WAIT)?;
-    Ok(Some(Arc::new(SignedWebhook { endpoint, secret })))
-}
-
-#[async_trait]
-impl SendWebhook for SignedWebhook {
-    async fn send(&self, message: &WebhookMessage) -> Result<(), String> {
-        let (timestamp, signature) = (message.timestamp.to_string(), sign(self.secret.expose_secret(), message));
-        let headers = [("webhook-id", message.id.as_str()), ("webhook-timestamp", &timestamp), ("webhook-signature", &signature)];
-        post_webhook(&self.endpoint, &headers, message.body.clone()).await.map_err(|error| error.to_string())
     }
 }

@@ -25,6 +25,7 @@ mod stories {
     pub mod formats;
     pub mod full_disk;
     pub mod generations;
+    pub mod handoff;
     pub mod ingest;
     pub mod operations;
     pub mod releases;

@@ -8,6 +8,7 @@ pub(crate) mod extract;
 pub(crate) mod extract_worker;
 pub(crate) mod fsck;
 pub(crate) mod generations;
+pub(crate) mod handoffs;
 pub(crate) mod ingest;
 pub(crate) mod keys;
 pub(crate) mod models;

@@ -1,8 +1,10 @@
 use crate::Global;
 use crate::assemble::{Library, RunningServer, configured, needed_models, now, running_server, settings};
 use crate::commands::models::pull;
+use crate::commands::when;
 use crate::output::{hint, json, line};
 use groundtone_config::Config;
+use groundtone_evals::stats::{Decision, Standing};
 use groundtone_provider::{get_json, post_json};
 use groundtone_server::{ReleaseBody, ReleaseError, ReleaseStatus, Releases, RollbackBody};
 
@@ -133,6 +135,20 @@ fn show(status: &ReleaseStatus) -> anyhow::Result<()> {
     line(format!("{}: `{}` answers ({release})", status.assistant, live.variant))?;
     if let Some(canary) = &live.canary {
         line(format!("canary: `{}` answers {} % of the conversations ({})", canary.variant, canary.percent, canary.release))?;
+    }
+    if let Some(trial) = &status.trial {
+        let says = match trial.decision {
+            Decision::Continue => "nothing is shown yet",
+            Decision::Pass => "it is shown to be within its margins",
+            Decision::Stop { .. } => "it is shown to be worse",
+        };
+        line(format!("  since {}: {says}", when(trial.began_at)))?;
+        for (signal, standing) in &trial.signals {
+            let name = serde_json::to_value(signal)?;
+            let name = name.as_str().unwrap_or_default().to_owned();
+            let Standing { baseline, canary, baseline_count, canary_count, .. } = standing;
+            line(format!("  {name:16}  canary {canary:.3} ({canary_count})  the others {baseline:.3} ({baseline_count})"))?;
+        }
     }
     if let Some(shadow) = &live.shadow {
         line(format!("shadow: `{shadow}` gets a copy of every question"))?;

@@ -33,7 +33,7 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
         None => {
             let library = Library::open(&config, "groundtone search").await?;
             let retriever = library.retriever(&config).await?;
-            body.find(&retriever, &library.tenant, &config.assistant.collection).await?
+            body.find(body.by_rule().await, &retriever, &library.tenant, &config.assistant.collection).await?
         }
     };
     if global.json { json(&found) } else { show(&found) }

@@ -1,13 +1,16 @@
 use crate::Global;
-use crate::assemble::{Library, configured, local_chat, needed_models, now, redactor, settings, source_settings};
+use crate::assemble::{Library, configured, needed_models, now, redactor, settings, signed_webhook, source_settings};
 use crate::commands::models::pull;
 use crate::output::{hint, line};
 use crate::{shadows, tuning};
+use groundtone_answer::AbstainReason;
 use groundtone_catalog::{FileLimits, FileStore, KeyLimits, Retention};
-use groundtone_config::{Config, Engine};
+use groundtone_config::{Config, HandoffReason};
+use groundtone_evals::stats::{CanarySettings, SignalRule};
 use groundtone_ingest::IngestSettings;
 use groundtone_server::{
-    AccessPolicy, AppState, Documents, Keeping, KeyHash, KeyRing, Limits, PageTokens, Price, Recorder, Releases, ResponseStore,
+    AccessPolicy, AppState, CanaryRules, CanaryWatch, Documents, HandoffRules, Handoffs, Keeping, KeyHash, KeyRing, Limits, PageTokens,
+    Price, Recorder, Releases, ResponseStore,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,15 +68,7 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let owner_key = uuid::Uuid::new_v4().simple().to_string();
     let access = access(config, &library, KeyHash::of(&owner_key)).await?;
-    library.retriever(config).await?;
-    let local = match config.chat.kind {
-        Engine::Local => Some(local_chat(config).await?),
-        Engine::Openai => None,
-    };
-    let mut answerer = match &local {
-        Some(chat) => library.answerer_with(config, Arc::new(chat.clone())).await?,
-        None => library.answerer(config).await?,
-    };
+    let mut answerer = library.answerer(config).await?;
     if !config.release.shadow.is_empty() {
         let sink = shadows::sink(library.directory.path().join("shadow.jsonl"), redactor(config)?, now);
         answerer = answerer.with_shadows(config.release.shadow_parallel, sink);
@@ -96,14 +91,24 @@ pub(crate) async fn serve(
         max_embedding_inputs: MAX_EMBEDDING_INPUTS,
         drain: seconds(config.server.drain_seconds),
     };
-    let releases = Releases::new(library.catalog.clone(), library.tenant.clone(), answerer.clone(), configured(config));
+    let canary = match config.release.canary_watch {
+        true => Some(Arc::new(CanaryWatch::new(canary_rules(config)?, library.metrics.clone()))),
+        false => None,
+    };
+    if let Some(canary) = &canary {
+        answerer = answerer.watched_by(canary.clone());
+    }
+    let mut releases = Releases::new(library.catalog.clone(), library.tenant.clone(), answerer.clone(), configured(config));
+    if let Some(canary) = canary {
+        releases = releases.watched(canary);
+    }
     releases.enter().await.map_err(|error| {
         hint(format!("what was released cannot answer: {error}"), "configure that variant again, or `groundtone release rollback`")
     })?;
     library.catalog.fail_unfinished_store_files().await?;
     let files = FileLimits { quota_bytes: config.files.quota_mb << 20, most_files: config.files.max_files };
     let files = Arc::new(FileStore::open(&library.directory, library.catalog.clone(), files).await?);
-    let tuning = Arc::new(tuning::jobs(config, &library, files.clone(), local)?);
+    let tuning = Arc::new(tuning::jobs(config, &library, files.clone())?);
     let keeping = Keeping {
         traces: config.traces.keep,
         retention: Retention { days: config.traces.keep_days, count: config.traces.keep_count },
@@ -111,6 +116,7 @@ pub(crate) async fn serve(
         redactor: redactor(config)?,
     };
     let recorder = Arc::new(Recorder::start(library.catalog.clone(), access.keys.clone(), library.metrics.clone(), keeping));
+    let handoffs = handoffs(config, &library)?;
     let state = AppState {
         answerer,
         releases,
@@ -122,6 +128,7 @@ pub(crate) async fn serve(
         responses: ResponseStore::default(),
         embedder: library.embedder.clone(),
         recorder: recorder.clone(),
+        handoffs: handoffs.clone(),
         metrics: library.metrics.clone(),
         answers: library.answers.clone(),
         access,
@@ -134,8 +141,45 @@ pub(crate) async fn serve(
     announce(&address)?;
     groundtone_server::run(listener, Arc::new(state), stop).await?;
     recorder.flush().await;
+    if let Some(handoffs) = handoffs {
+        handoffs.flush().await;
+    }
     library.catalog.close().await;
     Ok(())
+}
+
+/// What is tolerated of a canary.
+fn canary_rules(config: &Config) -> anyhow::Result<CanaryRules> {
+    let release = &config.release;
+    let rule = |(signal, margin): (&str, f64)| -> anyhow::Result<SignalRule> {
+        // Ratings are too rare to wait for.
+        Ok(SignalRule { signal: serde_json::from_value(signal.into())?, margin, required: signal != "feedback" })
+    };
+    let rules = release.margins().flatten().map(rule).collect::<Result<_, _>>()?;
+    let test = CanarySettings { alpha: release.canary_alpha, rules };
+    Ok(CanaryRules { test, slowest: Duration::from_secs(release.canary_slowest_seconds) })
+}
+
+/// Who takes questions that are not answered.
+fn handoffs(config: &Config, library: &Library) -> anyhow::Result<Option<Arc<Handoffs>>> {
+    let settings = &config.handoff;
+    let (url, secret, wait) = (&settings.webhook_url, &settings.webhook_secret_env, Duration::from_secs(settings.timeout_seconds));
+    let Some(webhook) = signed_webhook("handoff.webhook_secret_env", url, secret, wait)? else { return Ok(None) };
+    let reason = |reason: &HandoffReason| match reason {
+        HandoffReason::NoEvidence => AbstainReason::NoEvidence,
+        HandoffReason::Model => AbstainReason::Model,
+        HandoffReason::Citations => AbstainReason::Citations,
+    };
+    let rules = HandoffRules {
+        assistant: config.assistant.name.clone(),
+        reasons: settings.reasons.iter().map(reason).collect(),
+        redactor: settings.redact.then(|| redactor(config)).transpose()?,
+        attempts: settings.attempts,
+        pause: Duration::from_secs(settings.pause_seconds),
+        most_waiting: settings.max_waiting,
+        keep_days: settings.keep_days,
+    };
+    Ok(Some(Arc::new(Handoffs::start(library.catalog.clone(), webhook, rules, library.metrics.clone()))))
 }
 
 /// Who may call, and how much.

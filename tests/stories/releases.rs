@@ -255,3 +255,102 @@ fn a_server_that_is_killed_while_it_promotes_has_the_old_release_or_the_new_one(
     let child = groundtone(folder.path(), &["release", "history"]).output().unwrap();
     assert!(child.status.success() && String::from_utf8_lossy(&child.stdout).lines().count() == known);
 }
+
+/// A server whose release is `rag`, with variants that are tried on half of the conversations.
+fn with_canaries(folder: &Path, first: &str, variants: &[(&str, &str)]) -> (Server, String) {
+    let variants: String = variants.iter().map(|(name, url)| format!("[variants.{name}]\nurl = \"{url}\"\nmodel = \"{name}\"\n")).collect();
+    configure(folder, first, first, &variants);
+    let server = Server::start(folder, &["serve"]);
+    let status = run_json(folder, &["release", "promote", "rag", "--force", "rag", "--reason", "a story", "--json"]);
+    let release = status["live"]["release"].as_str().unwrap().to_owned();
+    (server, release)
+}
+
+fn try_on_half(folder: &Path, variant: &str) -> String {
+    let status = run_json(folder, &["release", "canary", variant, "--percent", "50", "--json"]);
+    status["live"]["canary"]["release"].as_str().unwrap().to_owned()
+}
+
+fn release_status(server: &Server) -> Value {
+    server.json("GET", "/v1/groundtone/releases", &Value::Null).1
+}
+
+#[test]
+fn a_canary_that_is_worse_is_stopped_by_itself_and_one_that_is_the_same_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    shop(folder);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let first = runtime.block_on(ScriptedServer::start([says("You can send your grinder back within 45 days [1].")]));
+    let broken = runtime.block_on(ScriptedServer::start([Reply::Raw(500, "text/plain", "broken".to_owned())]));
+    let mute = runtime.block_on(ScriptedServer::start([says("Whenever it suits, my friend.")]));
+    let variants = [("broken", broken.base_url.as_str()), ("mute", &mute.base_url), ("twin", &first.base_url)];
+    let (server, released) = with_canaries(folder, &first.base_url, &variants);
+    for (variant, signal) in [("broken", "error"), ("mute", "citation_failure")] {
+        let canary = try_on_half(folder, variant);
+        let mut asked = 0;
+        while release_status(&server)["live"]["canary"] != Value::Null {
+            assert!(asked < 300, "{variant} was not stopped: {}", release_status(&server)["trial"]);
+            for _ in 0..10 {
+                asked += 1;
+                let answer = ask(&server, "shop", &[("x-groundtone-conversation", &format!("{variant} {asked}"))], QUESTION);
+                assert_eq!(answer["status"], 200, "nobody is shown an error: {answer}");
+            }
+        }
+        println!("{variant} was stopped within {asked} conversations");
+        let status = release_status(&server);
+        let last = status["history"].as_array().unwrap().last().unwrap();
+        assert_eq!(
+            (&status["live"]["release"], &last["action"], &last["actor"]),
+            (&json!(released), &json!("rollback"), &json!("canary watch"))
+        );
+        let reason = last["reason"].as_str().unwrap();
+        assert!(reason.starts_with(&format!("stopped by itself: {signal} 1.000 over ")), "{reason}");
+        assert_eq!(status["trial"], Value::Null);
+        let stopped = |entry: &Value| entry["action"] == format!("stop canary {canary}") && entry["origin"] == "canary watch";
+        let audit = || server.json("GET", "/v1/groundtone/audit", &Value::Null).1["entries"].as_array().unwrap().clone();
+        wait_for("the audit log's entry", || audit().iter().any(stopped));
+        let metrics = server.request("GET", "/metrics", &[], "").2;
+        let line = format!("groundtone_canary_decisions_total{{decision=\"stop\",signal=\"{signal}\"}} 1");
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
+    }
+    // One that is the same goes on; what was seen of it outlives the server.
+    let canary = try_on_half(folder, "twin");
+    let mut traces = Vec::new();
+    for number in 0..40 {
+        let answer = ask(&server, "shop", &[("x-groundtone-conversation", &format!("twin {number}"))], QUESTION);
+        if answer["groundtone"]["release"] == json!(canary) {
+            traces.push(answer["groundtone"]["trace_id"].as_str().unwrap().to_owned());
+        }
+    }
+    for _ in 0..2 {
+        let (status, _) = server.json("POST", "/v1/groundtone/feedback", &json!({"trace_id": traces[0], "thumb": "down"}));
+        assert_eq!(status, 200);
+    }
+    // Asked again in one conversation, and pinned: neither counts.
+    ask(&server, "shop", &[("x-groundtone-conversation", "twin 1")], QUESTION);
+    ask(&server, "shop:twin", &[("x-groundtone-conversation", "twin 41")], QUESTION);
+    let seen = |status: &Value| {
+        let trial = &status["trial"];
+        let of = |signal: &str, side: &str| trial["signals"][signal][side].as_u64().unwrap();
+        (
+            trial["decision"].clone(),
+            of("error", "canary_count") + of("error", "baseline_count"),
+            of("error", "canary_count"),
+            of("feedback", "canary_count"),
+        )
+    };
+    let expected = (json!("continue"), 40, traces.len() as u64, 1);
+    assert_eq!(seen(&release_status(&server)), expected);
+    server.stop();
+    let server = Server::start(folder, &["serve"]);
+    assert_eq!(seen(&release_status(&server)), expected);
+    let shown = String::from_utf8(super::support::run(folder, &["release", "status"]).stdout).unwrap();
+    assert!(shown.contains("nothing is shown yet") && shown.contains("citation_failure"), "{shown}");
+    // Another percentage is the same trial, and another trial begins anew.
+    run_json(folder, &["release", "canary", &canary, "--percent", "60", "--json"]);
+    assert_eq!(seen(&release_status(&server)), expected);
+    run_json(folder, &["release", "rollback", "--json"]);
+    run_json(folder, &["release", "canary", &canary, "--percent", "60", "--json"]);
+    assert_eq!(seen(&release_status(&server)).1, 0);
+}

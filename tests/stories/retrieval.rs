@@ -1,8 +1,10 @@
 //! Searching by metadata, follow-up questions, and the evaluation of retrieval, through the binary.
 
 use super::support::{Server, run_failing, run_json, small_shop};
+use groundtone_testkit::{Reply, ScriptedServer};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 fn lines(path: &Path) -> Vec<Value> {
     std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -214,4 +216,36 @@ fn labels_that_are_not_labels_are_named() {
         run_failing(folder.path(), &["eval", "calibrate", "--set", set.to_str().unwrap()]).0,
         @"error: a gate needs at least 20 questions that can be answered and as many that cannot; there are 1 and 0"
     );
+}
+
+#[test]
+fn the_model_says_what_a_follow_up_means_and_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = small_shop(folder.path());
+    run_json(folder.path(), &["ingest", documents.to_str().unwrap(), "--json"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let meant = "Can I send the Heron kettle back after using it twice?";
+    let upstream = runtime.block_on(ScriptedServer::start([Reply::Stream(vec![meant.to_owned()]), Reply::Silence]));
+    let settings = format!(
+        "[chat]\nkind = \"openai\"\nmodel = \"m\"\nurl = \"{}\"\nretries = 0\n[retrieval]\ncondense = true\ncondense_timeout_seconds = 1\n",
+        upstream.base_url
+    );
+    std::fs::write(folder.path().join("groundtone.toml"), settings).unwrap();
+    let server = Server::start(folder.path(), &["serve"]);
+    let history = json!([{"role": "user", "content": "How much is the Heron kettle?"}, {"role": "assistant", "content": "149 euro."}]);
+    let search = |query: &str| {
+        let (status, found) = server.json("POST", "/v1/groundtone/search", &json!({"query": query, "history": history}));
+        assert_eq!(status, 200, "{found}");
+        (found["basis"].clone(), found["query"].as_str().unwrap().to_owned())
+    };
+    let unsure = "Can I send it back after using water twice?";
+    assert_eq!(search(unsure), (json!("model"), meant.to_owned()));
+    // One short call more, and no longer than its time limit: then the rules' guess is searched for.
+    let began = Instant::now();
+    let (basis, guess) = search(unsure);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(basis == "rule" && guess.contains("Heron"), "{guess}");
+    assert_eq!(search("And the Swift?").0, json!("rule"));
+    assert_eq!(upstream.requests().len(), 2, "where the rules are sure no model is asked");
+    assert_eq!(upstream.requests()[0]["max_completion_tokens"], json!(48));
 }

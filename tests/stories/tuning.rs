@@ -184,6 +184,51 @@ fn what_an_account_has_is_taken_along_and_answers_under_its_old_name() {
     assert_eq!(server.json("POST", "/v1/chat/completions", &ask).0, 404);
 }
 
+#[test]
+fn a_model_that_was_trained_here_is_a_variants_model_and_is_released() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    shop(folder, QUICK);
+    let server = Server::start(folder, &["serve"]);
+    let rows = rows(folder, 12);
+    let job = run_json(folder, &["tune", "create", &rows, "--model", BASE, "--epochs", "1", "--watch", "--json"]);
+    let model = job["fine_tuned_model"].as_str().unwrap();
+    run_json(folder, &["tune", "alias", "voice", model, "--json"]);
+    server.stop();
+    let settings = std::fs::read_to_string(folder.join("groundtone.toml")).unwrap();
+    let configure = |tuned: &str| {
+        let variants = format!("[gate]\nthreshold = 0.0\n[variants.tuned-rag]\nmodel = \"{tuned}\"\n[variants.tuned]\nmodel = \"voice\"\n");
+        std::fs::write(folder.join("groundtone.toml"), format!("{settings}{variants}")).unwrap();
+    };
+    configure("ft:gpt-4o-mini-2024-07-18:default::nobody00");
+    let refused = String::from_utf8_lossy(&run(folder, &["serve", "--port", "0"]).stderr).into_owned();
+    assert!(
+        refused.contains("variant `tuned-rag`") && refused.contains("there is no model `ft:gpt-4o-mini-2024-07-18:default::nobody00`"),
+        "{refused}"
+    );
+    configure(model);
+    let server = Server::start(folder, &["serve"]);
+    let ask = |name: &str| {
+        let body = json!({"model": name, "messages": [{"role": "user", "content": "How long can I send it back?"}], "max_tokens": 4});
+        let (status, answer) = server.json("POST", "/v1/chat/completions", &body);
+        assert_eq!(status, 200, "{answer}");
+        let about = &answer["groundtone"];
+        (about["variant"].clone(), about["model"].clone(), !about["sources"].as_array().unwrap().is_empty())
+    };
+    assert_eq!(ask("shop"), (json!("rag"), json!(TRAINED), true));
+    assert_eq!(ask("shop:tuned-rag"), (json!("tuned-rag"), json!(model), true));
+    assert_eq!(ask("shop:tuned"), (json!("tuned"), json!(model), false), "an alias stands for it");
+    let status = run_json(folder, &["release", "promote", "tuned-rag", "--force", "tuned-rag", "--reason", "a story", "--json"]);
+    assert_eq!(status["releases"][0]["model"], json!(model));
+    assert_eq!(ask("shop"), (json!("tuned-rag"), json!(model), true));
+    // What answers is not deleted, and without a server the same variants answer.
+    let (code, refused) = server.json("DELETE", &format!("/v1/models/{model}"), &Value::Null);
+    assert_eq!((code, &refused["error"]["code"]), (409, &json!("model_in_use")), "{refused}");
+    server.stop();
+    let answer = run_json(folder, &["ask", "How long can I send it back?", "--json"]);
+    assert_eq!(answer["model"], json!(TRAINED), "the configuration's own variant: releases belong to the server");
+}
+
 /// The real trainer, killed at instants of its life, beside the same job that nobody disturbed.
 #[test]
 fn a_training_that_is_killed_ends_as_it_would_have() {

@@ -1,6 +1,7 @@
 use crate::condense::ModelCondense;
 use crate::evidence::{self, Condenser, Found};
 use crate::route::{Decision, Live, route};
+use crate::semantic::{Comparison, Semantics};
 use crate::shadow::{ShadowAnswer, ShadowSink, Shadows};
 use crate::variant::Variant;
 use crate::watch::{Watch, Watched};
@@ -43,6 +44,7 @@ pub struct Answerer {
     variants: Arc<Vec<Variant>>,
     live: Arc<RwLock<Arc<Live>>>,
     condenser: Condenser,
+    semantics: Option<Semantics>,
     shadows: Option<Shadows>,
     watch: Option<Arc<dyn Watch>>,
 }
@@ -64,6 +66,7 @@ impl Answerer {
             variants: Arc::new(vec![own]),
             live: Arc::new(RwLock::new(Arc::new(live))),
             condenser: None,
+            semantics: None,
             shadows: None,
             watch: None,
         }
@@ -89,6 +92,12 @@ impl Answerer {
         Self { condenser: Some((model, limits)), ..self }
     }
 
+    /// The same, and where only the wording of a citation is in doubt the embedder is asked. [`ReadingRules::semantic`] says so too.
+    #[must_use]
+    pub fn comparing(self, semantics: Semantics) -> Self {
+        Self { semantics: Some(semantics), ..self }
+    }
+
     /// The same with a place where shadows' answers go, and how many of them run at the same time.
     #[must_use]
     pub fn with_shadows(self, parallel: usize, sink: ShadowSink) -> Self {
@@ -99,6 +108,12 @@ impl Answerer {
     #[must_use]
     pub fn watched_by(self, watch: Arc<dyn Watch>) -> Self {
         Self { watch: Some(watch), ..self }
+    }
+
+    /// The same, and nobody is told: for answers that are for no customer.
+    #[must_use]
+    pub fn unwatched(&self) -> Self {
+        Self { watch: None, ..self.clone() }
     }
 
     /// Who answers.
@@ -184,17 +199,14 @@ impl Answerer {
     /// Answers piece by piece. An error here means that nothing was written yet.
     pub async fn stream(&self, question: Question) -> Result<AnswerStream, Error> {
         let live = self.live();
-        let key = question.conversation_key();
+        let conversation = question.conversation_key();
         let healthy = |name: &str| self.variant(name).is_ok_and(|variant| !variant.model.is_resting());
-        let decision = route(&live, question.variant.as_deref(), &key, &healthy);
+        let decision = route(&live, question.variant.as_deref(), &conversation, &healthy);
         let span =
             info_span!("answer", assistant = %self.assistant.name, variant = %decision.primary, release = decision.release.as_deref());
-        let began = Instant::now();
-        let answer = self.start(&question, &decision).instrument(span).await;
-        match self.watch.clone() {
-            None => answer,
-            Some(watch) => Watched { question, decision, live, watch, began }.follow(answer),
-        }
+        let watched = Watched { question, conversation, decision, live, watch: self.watch.clone(), began: Instant::now() };
+        let answer = self.start(&watched.question, &watched.decision).instrument(span).await;
+        watched.follow(answer)
     }
 
     /// Asks the variants of a decision one after the other until one has begun to answer.
@@ -281,6 +293,9 @@ impl Answerer {
             withholds: rules.policy == CitationPolicy::Refuse,
             reader: AnswerReader::new(&known, &prompt.sources, rules),
             sources: prompt.sources,
+            comparison: self.semantics.clone().map(Comparison::new),
+            check: None,
+            finished: None,
             summary,
             abstain: variant.contract.abstain.clone(),
             ready: VecDeque::new(),
@@ -298,7 +313,7 @@ impl Answerer {
         let (Some(shadows), Some(shadow)) = (&self.shadows, &decision.shadow) else { return };
         let pinned = Question { variant: Some(shadow.clone()), ..question.clone() };
         let said = question.messages.iter().rfind(|message| message.role == Role::User).map(|message| message.content.clone());
-        let (answerer, tenant) = (Self { watch: None, ..self.clone() }, question.tenant.clone());
+        let (answerer, tenant) = (self.unwatched(), question.tenant.clone());
         let (primary, variant) = (decision.primary.clone(), shadow.clone());
         let work = async move {
             let answer = answerer.answer(pinned).await;

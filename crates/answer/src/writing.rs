@@ -1,5 +1,6 @@
 //! An answer between its first and its last token: what the model writes is read, checked, and let pass.
 
+use crate::semantic::Comparison;
 use crate::{AbstainReason, AnswerEvent, Error, Summary, Timings};
 use futures::StreamExt;
 use groundtone_prompt::{AnswerReader, CitationPolicy, CitationReport, ReadingRules, Step};
@@ -13,6 +14,12 @@ use tracing::{Instrument, Span, field, info_span};
 pub(crate) struct Writing {
     pub(crate) events: ChatStream,
     pub(crate) sources: Vec<Snippet>,
+    /// Judges claims whose wording alone is in doubt; without it they stay in doubt.
+    pub(crate) comparison: Option<Comparison>,
+    /// A claim that waits for it, and the sources that are named.
+    pub(crate) check: Option<(String, Vec<usize>)>,
+    /// How the model ended, until everything is read.
+    pub(crate) finished: Option<(FinishReason, Option<TokenUsage>)>,
     /// What is known already; the rest is filled in at the end.
     pub(crate) summary: Summary,
     pub(crate) abstain: String,
@@ -51,6 +58,10 @@ impl Writing {
                     return None;
                 }
             }
+            if let Some((claim, numbers)) = self.check.take() {
+                self.compare(&claim, &numbers).await;
+                continue;
+            }
             let span = self.span.clone();
             let failed: Error = match self.events.next().instrument(span).await {
                 Some(Ok(event)) => {
@@ -78,8 +89,8 @@ impl Writing {
             ChatEvent::Beside(beside) => self.ready.push_back(AnswerEvent::Beside(beside)),
             ChatEvent::Finished { reason, usage } => {
                 self.reader.end();
+                self.finished = Some((reason, usage));
                 self.read();
-                self.finish(reason, usage);
             }
         }
     }
@@ -89,9 +100,29 @@ impl Writing {
         while let Some(step) = self.reader.step() {
             match step {
                 Step::Text(text) => self.ready.push_back(AnswerEvent::Delta(text)),
+                Step::Check { claim, sources } if self.comparison.is_some() => {
+                    // What was certain before it is shown first.
+                    self.check = Some((claim, sources));
+                    return;
+                }
                 Step::Check { .. } => self.reader.resolve(false),
             }
         }
+        if let Some((reason, usage)) = self.finished.take() {
+            self.finish(reason, usage);
+        }
+    }
+
+    /// Asks the embedder whether these sources say the claim, and reads on.
+    async fn compare(&mut self, claim: &str, numbers: &[usize]) {
+        let span = info_span!(parent: &self.span, "answer.compare", supported = field::Empty);
+        let supported = match &mut self.comparison {
+            Some(comparison) => comparison.supports(claim, numbers, &self.sources).instrument(span.clone()).await,
+            None => false,
+        };
+        span.record("supported", supported);
+        self.reader.resolve(supported);
+        self.read();
     }
 
     fn finish(&mut self, finish: FinishReason, usage: Option<TokenUsage>) {

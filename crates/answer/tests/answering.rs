@@ -3,7 +3,9 @@
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use groundtone_answer::{AbstainReason, Answer, AnswerEvent, Answerer, Assistant, Ended, Live, Question, Variant, Watch};
+use groundtone_answer::{
+    AbstainReason, Answer, AnswerEvent, Answerer, Assistant, Ended, Ending, Live, Question, Semantics, Variant, Watch,
+};
 use groundtone_index::{CollectionSpec, MemoryIndex, Point, SparseEmbedder, VectorIndex, WordHashSparse};
 use groundtone_prompt::{
     CitationPolicy, CitationStatus, CountTokens, LinkRule, OpenAiTokens, PromptContract, PromptMessage, ReadingRules, Role, TemplateVersion,
@@ -50,7 +52,8 @@ impl Embedder for Letters {
         let letters = |text: &String| {
             let mut vector = vec![0.01f32; 26];
             text.bytes().filter(u8::is_ascii_alphabetic).for_each(|b| vector[usize::from(b.to_ascii_lowercase() - b'a')] += 1.0);
-            vector
+            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+            vector.into_iter().map(|x| x / length).collect()
         };
         Ok(texts.iter().map(letters).collect())
     }
@@ -199,6 +202,72 @@ async fn what_becomes_of_an_unsupported_citation_is_the_policys_choice() {
     assert_eq!((answer.text.as_str(), answer.summary.abstained), ("Within 45 days [1].", false));
 }
 
+/// Letters that come after everybody has given up.
+struct Late;
+
+#[async_trait]
+impl Embedder for Late {
+    fn id(&self) -> &str {
+        "late"
+    }
+    fn dimensions(&self) -> usize {
+        26
+    }
+    fn max_tokens(&self) -> usize {
+        1_000
+    }
+    fn tokens(&self) -> Arc<dyn CountTokens> {
+        Letters.tokens()
+    }
+    fn limits(&self) -> CallLimits {
+        Letters.limits()
+    }
+    async fn embed(&self, texts: &[String], purpose: EmbedFor) -> Result<Vec<Vec<f32>>, ProviderError> {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Letters.embed(texts, purpose).await
+    }
+}
+
+fn semantics(embedder: Arc<dyn Embedder>, bound: f32) -> Semantics {
+    Semantics { embedder, bound, timeout: Duration::from_millis(200) }
+}
+
+#[tokio::test]
+async fn the_embedder_is_asked_where_only_the_wording_is_in_doubt() {
+    // Hardly a word of the source: one with its letters, one with others. A wrong number is wrong in any wording.
+    let said = [
+        "Hand in the worn grinding device, once delivered [1]. Pumpkins quickly jump upward [1]. ",
+        "Hand in the worn grinding device before 60 dawns [1].",
+    ];
+    let mut kept = Vec::new();
+    let embedders: [(&str, Arc<dyn Embedder>, f32); 4] = [
+        ("near", Arc::new(Letters), 0.8),
+        ("anything", Arc::new(Letters), -1.0),
+        ("nothing", Arc::new(Letters), 1.01),
+        ("late", Arc::new(Late), -1.0),
+    ];
+    for (name, embedder, bound) in embedders {
+        let rules = ReadingRules { semantic: true, ..policy(CitationPolicy::Remove) };
+        let answerer = shop(&said, rules).await;
+        let answer = answerer.answerer.comparing(semantics(embedder, bound)).answer(asks(&[RETURNS])).await.unwrap();
+        let marked = ["delivered [1].", "upward [1].", "dawns [1]."].map(|text| answer.text.contains(text));
+        let supported = answer.summary.citations.iter().all(|cited| cited.status == CitationStatus::Supported);
+        kept.push(format!("{name}: {marked:?} {supported}"));
+    }
+    assert_eq!(
+        kept,
+        [
+            "near: [true, false, false] true",
+            "anything: [true, true, false] true",
+            "nothing: [false, false, false] true",
+            "late: [false, false, false] true"
+        ]
+    );
+    // Nobody is asked without the embedder, and none of it is held back.
+    let rules = ReadingRules { semantic: true, ..policy(CitationPolicy::Report) };
+    assert_eq!(says(&said, rules, asks(&[RETURNS])).await.text, said.concat());
+}
+
 #[tokio::test]
 async fn links_to_unknown_hosts_lose_their_address_unless_the_client_wants_a_format() {
     let text = "See [our page](https://good.test/a) and ![x](https://evil.test/?q=secret), 45 days.";
@@ -253,8 +322,14 @@ async fn a_variant_answers_with_its_own_prompt_and_another_one_covers_for_it() {
     // A request that is wrong is wrong for all.
     answerer.answer(asks(&[RETURNS])).await.unwrap_err();
     assert_eq!(ill.requests().len(), 2);
+    // A client that leaves, before or after the first piece, is told of once; what nobody was meant to see is not.
+    drop(answerer.stream(pinned("rag")).await.unwrap());
+    let mut events = answerer.stream(pinned("rag")).await.unwrap();
+    while events.next().await.is_some() {}
+    answerer.unwatched().answer(pinned("rag")).await.unwrap();
     let told = told.0.lock().unwrap().clone();
-    assert_eq!(told, ["prompted: own [1]", "rag: own [1]", "nobody failed", "rag: own [1]", "ill failed"]);
+    let expected = ["prompted: own [1]", "rag: own [1]", "nobody failed", "rag: own [1]", "ill failed", "rag was left", "rag: own [1]"];
+    assert_eq!(told, expected);
 }
 
 /// How answers ended, one line each.
@@ -263,9 +338,10 @@ struct Told(std::sync::Mutex<Vec<String>>);
 
 impl Watch for Told {
     fn ended(&self, ended: &Ended<'_>) {
-        let line = match &ended.outcome {
-            Ok((text, summary)) => format!("{}: {text}", summary.variant),
-            Err(_) => format!("{} failed", ended.decision.primary),
+        let line = match ended.ending {
+            Ending::Answered(text, summary) => format!("{}: {text}", summary.variant),
+            Ending::Failed(_) => format!("{} failed", ended.decision.primary),
+            Ending::Left => format!("{} was left", ended.decision.primary),
         };
         self.0.lock().unwrap().push(line);
     }
@@ -310,19 +386,23 @@ proptest! {
     fn a_stream_says_what_a_whole_answer_says_however_it_is_cut(
         parts in proptest::collection::vec(proptest::sample::select(vec![
             "Within 45 days", "within 60 days", " [1]", " [2]", " [9]", "[1, 2]", ". ", "\n\n", "`[1]`", "```\n", "[a](https://evil.test/x)",
-            "![p](https://good.test)", "<img src=x>", "Postage to Norway costs 12 euro", "Österreich 🚲", " [", "(", "!", ABSTAIN,
+            "![p](https://good.test)", "<img src=x>", "Hand in the worn grinding device, once delivered", "Pumpkins quickly jump upward", "Postage to Norway costs 12 euro", "Österreich 🚲", " [", "(", "!", ABSTAIN,
         ]), 1..10),
         lengths in proptest::collection::vec(1usize..9, 1..5),
         rule in proptest::sample::select(POLICIES.to_vec()),
+        semantic in any::<bool>(),
     ) {
         let text = parts.concat();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let whole = says(&[&text], policy(rule), asks(&[RETURNS])).await;
+            let rules = ReadingRules { semantic, ..policy(rule) };
+            let comparing = |shop: &Shop| shop.answerer.clone().comparing(semantics(Arc::new(Letters), 0.8));
+            let alone = shop(&[&text], rules.clone()).await;
+            let whole = comparing(&alone).answer(asks(&[RETURNS])).await.unwrap();
             let pieces = cut(&text, &lengths);
             let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
-            let shop = shop(&pieces, policy(rule)).await;
-            let mut events = shop.answerer.stream(asks(&[RETURNS])).await.unwrap();
+            let shop = shop(&pieces, rules).await;
+            let mut events = comparing(&shop).stream(asks(&[RETURNS])).await.unwrap();
             let (mut streamed, mut ends) = (String::new(), Vec::new());
             while let Some(event) = events.next().await {
                 match event.unwrap() {

@@ -133,6 +133,24 @@ impl Catalog {
         rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| self.failed(e))
     }
 
+    /// Keeps what is known of the canary on trial: one for each assistant. `number` is the change of the history that began it.
+    pub async fn put_trial(&self, tenant: &Tenant, assistant: &str, number: i64, record: &Value) -> Result<(), Error> {
+        let query = sqlx::query("INSERT OR REPLACE INTO canary_trials (tenant, assistant, number, record) VALUES (?, ?, ?, ?)")
+            .bind(tenant.as_str())
+            .bind(assistant)
+            .bind(number)
+            .bind(record.to_string());
+        query.execute(&self.pool).await.map(|_| ()).map_err(|e| self.failed(e))
+    }
+
+    /// What is known of the trial that this change began; `None` where nothing is, or of another one.
+    pub async fn trial(&self, tenant: &Tenant, assistant: &str, number: i64) -> Result<Option<Value>, Error> {
+        let query = "SELECT record FROM canary_trials WHERE tenant = ? AND assistant = ? AND number = ?";
+        let query = sqlx::query_scalar::<_, String>(query).bind(tenant.as_str()).bind(assistant).bind(number);
+        let found = query.fetch_optional(&self.pool).await.map_err(|e| self.failed(e))?;
+        found.map(|text| serde_json::from_str(&text).map_err(|e| self.broken(&e))).transpose()
+    }
+
     fn release_of(&self, row: &SqliteRow) -> Result<ReleaseRecord, Error> {
         let read = || -> Result<(ReleaseRecord, Option<String>), sqlx::Error> {
             let record = ReleaseRecord {
@@ -160,6 +178,21 @@ impl Catalog {
 mod tests {
     use super::*;
     use crate::DataDirectory;
+
+    #[tokio::test]
+    async fn a_trial_belongs_to_the_change_that_began_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&DataDirectory::open(folder.path(), "test").unwrap()).await.unwrap();
+        let tenant = Tenant::default();
+        let (first, second) = (serde_json::json!({"seen": 4}), serde_json::json!({"seen": 9}));
+        catalog.put_trial(&tenant, "shop", 3, &first).await.unwrap();
+        catalog.put_trial(&tenant, "shop", 3, &second).await.unwrap();
+        assert_eq!(catalog.trial(&tenant, "shop", 3).await.unwrap(), Some(second));
+        assert_eq!(catalog.trial(&tenant, "shop", 4).await.unwrap(), None, "the same release on another trial");
+        assert_eq!(catalog.trial(&tenant, "other", 3).await.unwrap(), None);
+        catalog.put_trial(&tenant, "shop", 4, &first).await.unwrap();
+        assert_eq!(catalog.trial(&tenant, "shop", 3).await.unwrap(), None);
+    }
 
     #[tokio::test]
     async fn a_release_and_its_change_are_noted_together_or_not_at_all() {

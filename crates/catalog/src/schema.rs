@@ -71,4 +71,10 @@ pub(crate) const STEPS: &[&[&str]] = &[
         "CREATE TABLE feedback (tenant TEXT NOT NULL, trace TEXT NOT NULL, thumb TEXT NOT NULL, text TEXT, correction TEXT, at INTEGER NOT NULL,
             PRIMARY KEY (tenant, trace)) STRICT, WITHOUT ROWID",
     ],
+    &[
+        "CREATE TABLE canary_trials (tenant TEXT NOT NULL, assistant TEXT NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (tenant, assistant)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE handoffs (tenant TEXT NOT NULL, id TEXT NOT NULL, created_at INTEGER NOT NULL, reason TEXT NOT NULL, trace TEXT, body TEXT NOT NULL, state TEXT NOT NULL,
+            attempts INTEGER NOT NULL, next_at INTEGER NOT NULL, error TEXT, PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID",
+        "CREATE INDEX handoffs_by_time ON handoffs (state, next_at)",
+    ],
 ];

@@ -100,6 +100,9 @@ pub struct TraceRecord {
     pub request_id: Option<String>,
     /// How the assistant answered: which of its variants.
     pub variant: String,
+    /// The release that it answered for; `None` for a pinned variant, and before anything was released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
     /// The model that wrote.
     pub model: String,
     /// How it ended.
@@ -291,6 +294,7 @@ mod tests {
             key: None,
             request_id: None,
             variant: "rag".to_owned(),
+            release: None,
             model: "m".to_owned(),
             outcome,
             error: None,

@@ -1,6 +1,6 @@
 //! Values that have the right type and are wrong all the same. A problem is a key and a reason.
 
-use crate::settings::{Config, Engine, ExtractorKind, Gate, Ingest, Reranker, RerankerKind, Retrieval, Sources, Tuning};
+use crate::settings::{Config, Engine, ExtractorKind, Gate, Handoff, Ingest, Release, Reranker, RerankerKind, Retrieval, Sources, Tuning};
 
 type Problem = (&'static str, String);
 
@@ -94,6 +94,9 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     reranker(&config.reranker)?;
     gate(&config.gate)?;
     variants(config)?;
+    handoff(&config.handoff)?;
+    between("citations.semantic_bound", config.citations.semantic_bound, 0.0, 1.0)?;
+    between("citations.semantic_timeout_ms", config.citations.semantic_timeout_ms, 1, 60_000)?;
     hosts("citations.link_hosts", &config.citations.link_hosts)?;
     between("assistant.context_tokens", config.assistant.context_tokens, 0, config.chat.context_tokens)?;
     between("server.max_body_bytes", config.server.max_body_bytes, 1_024, 1_000_000_000)?;
@@ -221,7 +224,34 @@ fn variants(config: &Config) -> Result<(), Problem> {
     if !release.shadow.is_empty() && !known(&release.shadow) {
         return no_variant("release.shadow", &release.shadow);
     }
-    between("release.shadow_parallel", release.shadow_parallel, 1, 1_000)
+    between("release.shadow_parallel", release.shadow_parallel, 1, 1_000)?;
+    between("release.canary_alpha", release.canary_alpha, 1e-6, 0.5)?;
+    between("release.canary_slowest_seconds", release.canary_slowest_seconds, 1, 3_600)?;
+    if let Some(at) = release.margins().position(|entry| entry.is_none()) {
+        let wrong = &release.canary_margins[at];
+        let signals = Release::SIGNALS.join(", ");
+        return Err((
+            "release.canary_margins",
+            format!("`{wrong}` must be one of {signals}, `=`, and a margin between 0 and 1: `error=0.02`"),
+        ));
+    }
+    let names: Vec<&str> = release.margins().flatten().map(|(signal, _)| signal).collect();
+    if let Some((at, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        return Err(("release.canary_margins", format!("`{twice}` stands there twice, at last as `{}`", release.canary_margins[at])));
+    }
+    Ok(())
+}
+
+fn handoff(handoff: &Handoff) -> Result<(), Problem> {
+    web_address("handoff.webhook_url", &handoff.webhook_url)?;
+    if !handoff.webhook_url.is_empty() && handoff.webhook_secret_env.is_empty() {
+        return Err(("handoff.webhook_secret_env", "`handoff.webhook_url` needs a secret to sign with".to_owned()));
+    }
+    between("handoff.timeout_seconds", handoff.timeout_seconds, 1, 600)?;
+    between("handoff.attempts", handoff.attempts, 1, 20)?;
+    between("handoff.pause_seconds", handoff.pause_seconds, 1, 3_600)?;
+    between("handoff.max_waiting", handoff.max_waiting, 1, 1_000_000)?;
+    between("handoff.keep_days", handoff.keep_days, 1, 36_500)
 }
 
 fn hosts(key: &'static str, hosts: &[String]) -> Result<(), Problem> {

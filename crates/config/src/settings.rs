@@ -22,6 +22,7 @@ pub struct Config {
     pub gate: Gate,
     pub variants: BTreeMap<String, Variant>,
     pub release: Release,
+    pub handoff: Handoff,
     pub citations: Citations,
     pub assistant: Assistant,
     pub server: Server,
@@ -317,6 +318,48 @@ pub struct Release {
     pub fallbacks: Vec<String>,
     pub shadow: String,
     pub shadow_parallel: usize,
+    pub canary_watch: bool,
+    pub canary_alpha: f64,
+    pub canary_margins: Vec<String>,
+    pub canary_slowest_seconds: u64,
+}
+
+impl Release {
+    /// What can be watched of a canary.
+    pub const SIGNALS: [&str; 5] = ["error", "citation_failure", "abstention", "latency", "feedback"];
+
+    /// `canary_margins` as signals and margins; `None` for an entry that is not `SIGNAL=MARGIN` with a margin above 0 and below 1.
+    pub fn margins(&self) -> impl Iterator<Item = Option<(&str, f64)>> {
+        self.canary_margins.iter().map(|entry| {
+            let (signal, margin) = entry.split_once('=')?;
+            let margin: f64 = margin.trim().parse().ok()?;
+            let signal = signal.trim();
+            (Self::SIGNALS.contains(&signal) && margin > 0.0 && margin < 1.0).then_some((signal, margin))
+        })
+    }
+}
+
+/// Why a question is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HandoffReason {
+    NoEvidence,
+    Model,
+    Citations,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handoff {
+    pub webhook_url: String,
+    pub webhook_secret_env: String,
+    pub reasons: Vec<HandoffReason>,
+    pub redact: bool,
+    pub timeout_seconds: u64,
+    pub attempts: u32,
+    pub pause_seconds: u64,
+    pub max_waiting: u64,
+    pub keep_days: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -325,6 +368,8 @@ pub struct Citations {
     pub policy: CitationPolicy,
     pub links: Links,
     pub link_hosts: Vec<String>,
+    pub semantic_bound: f32,
+    pub semantic_timeout_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -30,5 +30,6 @@ pub use message::{PromptMessage, Role};
 pub use overlap::Support;
 pub use reader::{AnswerReader, CitationPolicy, ReadingRules, Step};
 pub use render::{DropReason, Dropped, Error, PromptInput, RenderedPrompt};
+pub use sentences::statements;
 pub use support::{Doubt, Groundedness};
 pub use tokens::{CountTokens, OpenAiTokens};

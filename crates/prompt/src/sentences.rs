@@ -30,6 +30,12 @@ pub(crate) fn sentences(text: &str, markers: &[(usize, usize)]) -> Vec<(usize, u
     ranges
 }
 
+/// The sentences of a text that say something.
+pub fn statements(text: &str) -> Vec<String> {
+    let found = sentences(text, &[]).into_iter().map(|(start, end)| text[start..end].trim().to_owned());
+    found.filter(|sentence| sentence.chars().any(char::is_alphanumeric)).collect()
+}
+
 /// What stands before a marker at the end of `text`: its last sentence, but nothing from before `from`, the end of the markers before; `None` where that holds no word.
 pub(crate) fn last_claim(text: &str, from: usize) -> Option<&str> {
     let line = text.trim_end().rfind('\n').map_or(0, |at| at + 1).max(from);

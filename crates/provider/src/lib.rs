@@ -39,7 +39,7 @@ pub use rerank::{HttpReranker, RerankShape, Reranker};
 pub use resilient::{Resilience, Resilient};
 pub use sse::{post_events, stream_chunks};
 pub use web::{WebClient, WebError, WebPage, WebRequest, WebSettings, same_site};
-pub use webhook::post_webhook;
+pub use webhook::{SendWebhook, SignedWebhook, WebhookMessage, sign};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;

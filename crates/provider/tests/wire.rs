@@ -5,7 +5,7 @@ use futures::StreamExt;
 use groundtone_prompt::{PromptMessage, Role};
 use groundtone_provider::{
     Batcher, CallLimits, ChatEvent, ChatModel, ChatRequest, EmbedFor, Embedder, Endpoint, Error, FinishReason, OpenAiChat,
-    OpenAiEmbeddings, Pace, Sampling,
+    OpenAiEmbeddings, Pace, Sampling, SendWebhook, SignedWebhook, WebhookMessage, sign,
 };
 use groundtone_testkit::{EmbedRules, Reply, ScriptedServer};
 use groundtone_types::{ErrorKind, TokenUsage};
@@ -208,4 +208,22 @@ async fn budgets_hold_the_pace() {
     assert!(batches.next().await.is_some() && batches.next().await.is_some());
     let third = tokio::time::timeout(Duration::from_millis(700), batches.next()).await;
     assert!(third.is_err(), "the third call came within the minute's budget of two");
+}
+
+#[tokio::test]
+async fn a_webhook_is_signed_and_what_is_not_taken_is_told() {
+    let status = |code: u16| Reply::Raw(code, "text/plain", "busy".into());
+    let server = ScriptedServer::start([status(204), status(503), Reply::Silence]).await;
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let hook = SignedWebhook::new(&format!("{}/hook", server.root()), secret.to_owned().into(), Duration::from_millis(300)).unwrap();
+    let message = WebhookMessage { id: "evt_1".into(), timestamp: 1_614_265_330, body: "{\"a\":1}".into() };
+    hook.send(&message).await.unwrap();
+    let got = server.requests().remove(0);
+    assert_eq!((&got["id"], &got["timestamp"], &got["body"]), (&"evt_1".into(), &"1614265330".into(), &"{\"a\":1}".into()));
+    assert_eq!((&got["signature"], &got["content-type"]), (&sign(secret, &message).into(), &"application/json".into()));
+    assert!(hook.send(&message).await.unwrap_err().contains("503"));
+    let began = Instant::now();
+    hook.send(&message).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(!format!("{hook:?}").contains("MfKQ9r8GKYqrTwj"), "a secret is not shown");
 }

@@ -111,6 +111,9 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/v1/groundtone/keys", ADMIN),
     ("DELETE", "/v1/groundtone/keys/{id}", ADMIN),
     ("GET", "/v1/groundtone/audit", ADMIN),
+    ("GET", "/v1/groundtone/handoffs", ADMIN),
+    ("DELETE", "/v1/groundtone/handoffs/{id}", ADMIN),
+    ("POST", "/v1/groundtone/handoffs/{id}/retry", ADMIN),
     ("GET", "/metrics", METRICS),
 ];
 

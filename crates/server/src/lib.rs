@@ -6,7 +6,9 @@
 
 mod access;
 mod api;
+mod canary;
 mod error;
+mod handoff;
 mod keyring;
 mod limits;
 mod page_token;
@@ -21,11 +23,14 @@ mod stores;
 pub use access::{AccessPolicy, Need, OWNER_HEADER, ROUTES};
 pub use api::aliases::{Alias, AliasBody};
 pub use api::generations::{GenerationList, SwitchBody};
+pub use api::handoffs::HandoffList;
 pub use api::keys::{AuditList, KeyList, ListedKey};
 pub use api::owner::{BuildBody, FsckBody, GcBody, RejectedList, Removed, RunList};
 pub use api::responses::ResponseStore;
 pub use api::search::{SearchBody, SearchHits};
 pub use api::traces::TraceList;
+pub use canary::{CanaryRules, CanaryWatch, TrialStatus};
+pub use handoff::{HandoffRules, Handoffs};
 pub use keyring::{CreatedKey, KeyHash, KeyRing, NewKey, NoRandomness, make_key};
 pub use limits::Price;
 pub use page_token::PageTokens;
@@ -93,6 +98,9 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/groundtone/rejected", get(api::owner::rejected))
         .route("/v1/groundtone/fsck", post(api::owner::fsck))
         .route("/v1/groundtone/generations/gc", post(api::owner::gc))
+        .route("/v1/groundtone/handoffs", get(api::handoffs::list))
+        .route("/v1/groundtone/handoffs/{id}", delete(api::handoffs::delete))
+        .route("/v1/groundtone/handoffs/{id}/retry", post(api::handoffs::retry))
         .route("/v1/groundtone/page_tokens", post(api::keys::page_token))
         .route("/v1/groundtone/keys", get(api::keys::list).post(api::keys::create))
         .route("/v1/groundtone/keys/{id}", delete(api::keys::revoke))

@@ -2,6 +2,7 @@
 
 use crate::access::Caller;
 use crate::api::wire::unix_now;
+use crate::handoff::Unanswered;
 use crate::limits::Price;
 use crate::replay::traced;
 use crate::state::AppState;
@@ -56,6 +57,10 @@ struct Draft {
     caller: Caller,
     started: Instant,
     over: bool,
+    /// What the client calls the conversation.
+    conversation: Option<String>,
+    /// Whether the client names the variant: then nobody waits for people.
+    pinned: bool,
     trace: TraceRecord,
 }
 
@@ -70,6 +75,7 @@ impl Draft {
             key: caller.key_id(),
             request_id: caller.request_id.clone(),
             variant: question.variant.clone().unwrap_or_else(|| state.answerer.live().variant.clone()),
+            release: None,
             model: state.answerer.model_id().to_owned(),
             outcome: Outcome::Cancelled,
             error: None,
@@ -86,7 +92,8 @@ impl Draft {
             timings: json!({}),
             feedback: None,
         };
-        Self { state, caller, started: Instant::now(), over: false, trace }
+        let (conversation, pinned) = (question.conversation.clone(), question.variant.is_some());
+        Self { state, caller, started: Instant::now(), over: false, conversation, pinned, trace }
     }
 
     fn finish(&mut self, summary: &mut Summary) {
@@ -94,6 +101,7 @@ impl Draft {
         let trace = &mut self.trace;
         trace.outcome = if summary.abstained { Outcome::Abstained } else { Outcome::Answered };
         trace.variant = summary.variant.clone();
+        trace.release = summary.release.clone();
         trace.model = summary.model.clone();
         if let Some(query) = &summary.rewritten_query {
             trace.query.clone_from(query);
@@ -103,6 +111,10 @@ impl Draft {
         trace.citations = serde_json::to_value(&summary.citations).unwrap_or(Value::Null);
         trace.timings = serde_json::to_value(summary.timings).unwrap_or(Value::Null);
         trace.snippets = (1..).zip(&summary.sources).map(|(number, snippet)| traced(number, snippet)).collect();
+        if let Some(handoffs) = self.state.handoffs.as_ref().filter(|_| !self.pinned) {
+            let (tenant, conversation) = (&self.caller.tenant, self.conversation.as_deref());
+            handoffs.offer(&Unanswered { tenant, conversation, trace, summary });
+        }
         let timings = summary.timings;
         let stages = [
             ("retrieve", timings.retrieve_ms),

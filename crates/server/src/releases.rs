@@ -1,7 +1,8 @@
 //! Which release answers, and how that changes: checked, noted in one transaction, and then in force for the next question.
 
+use crate::canary::{CanaryWatch, Trial, TrialStatus};
 use groundtone_answer::{Answerer, Canary, Change, Live, Refused, ReleaseState, Variant};
-use groundtone_catalog::{Catalog, EvaluatedArm, EvaluationRecord, ReleaseEvent, ReleaseRecord};
+use groundtone_catalog::{Catalog, EvaluatedArm, EvaluationRecord, ReleaseEvent, ReleaseRecord, TraceRecord};
 use groundtone_types::{ErrorKind, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -111,6 +112,9 @@ pub struct ReleaseStatus {
     /// What is not as it was when the live releases were made.
     #[serde(default)]
     pub drift: Vec<String>,
+    /// What the server has seen of the canary; nothing where none is on trial, or nobody watches it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialStatus>,
     /// Every release, oldest first.
     pub releases: Vec<ReleaseRecord>,
     /// Every change, oldest first.
@@ -119,25 +123,77 @@ pub struct ReleaseStatus {
 
 /// The releases of one assistant.
 pub struct Releases {
-    catalog: Arc<Catalog>,
-    tenant: Tenant,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) tenant: Tenant,
     answerer: Answerer,
     /// What answers where nothing is released, with the shadow and the fallbacks of all.
     configured: Live,
     /// Changes are made one after the other.
     turn: tokio::sync::Mutex<()>,
+    /// Watches canaries.
+    pub(crate) watch: Option<Arc<CanaryWatch>>,
 }
 
 impl Releases {
     /// The releases in a catalog. Nothing is in force before [`Self::enter`].
     pub fn new(catalog: Arc<Catalog>, tenant: Tenant, answerer: Answerer, configured: Live) -> Self {
-        Self { catalog, tenant, answerer, configured, turn: tokio::sync::Mutex::default() }
+        Self { catalog, tenant, answerer, configured, turn: tokio::sync::Mutex::default(), watch: None }
+    }
+
+    /// The same, and canaries are watched. The answerer must be [`Answerer::watched_by`] the same one.
+    #[must_use]
+    pub fn watched(self, watch: Arc<CanaryWatch>) -> Self {
+        Self { watch: Some(watch), ..self }
     }
 
     /// Lets what was released answer. An error where the configuration has not the variant that it needs.
     pub async fn enter(&self) -> Result<(), ReleaseError> {
         let (records, history) = self.read().await?;
-        Ok(self.answerer.switch(live(&self.configured, &records, &state_of(&history)))?)
+        self.answerer.switch(live(&self.configured, &records, &state_of(&history)))?;
+        self.watch_trial(&history).await
+    }
+
+    /// Has the canary watched that is on trial after this history, if one is; a trial that was watched before goes on.
+    async fn watch_trial(&self, history: &[ReleaseEvent]) -> Result<(), ReleaseError> {
+        let Some(watch) = &self.watch else { return Ok(()) };
+        let Some((began, release, baseline)) = trial_of(history) else {
+            watch.follow(None);
+            return Ok(());
+        };
+        if watch.follows(began.number) {
+            return Ok(());
+        }
+        let stored = self.catalog.trial(&self.tenant, self.name(), began.number).await?;
+        // What an older version has stored is not worth a server that does not start.
+        let trial = match stored.map(serde_json::from_value::<Trial>) {
+            Some(Ok(trial)) => trial,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "what was seen of the canary cannot be read; its trial begins anew");
+                watch.begin(began.number, release, baseline, began.at)
+            }
+            None => watch.begin(began.number, release, baseline, began.at),
+        };
+        watch.follow(Some(trial));
+        Ok(())
+    }
+
+    /// Somebody has rated the answer of this trace.
+    pub(crate) fn rated(&self, trace: &TraceRecord, is_bad: bool) {
+        if let Some(watch) = &self.watch {
+            watch.rated(&self.answerer.live(), trace, is_bad);
+        }
+    }
+
+    /// Keeps what was seen of a canary.
+    pub(crate) async fn save_trial(&self, trial: &Trial) -> Result<(), ReleaseError> {
+        let record = match serde_json::to_value(trial) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::warn!(%error, "what was seen of the canary cannot be written");
+                return Ok(());
+            }
+        };
+        Ok(self.catalog.put_trial(&self.tenant, self.name(), trial.number, &record).await?)
     }
 
     fn name(&self) -> &str {
@@ -162,7 +218,8 @@ impl Releases {
                 Err(error) => drift.push(error.to_string()),
             }
         }
-        Ok(ReleaseStatus { assistant: self.name().to_owned(), live, drift, releases, history })
+        let trial = self.watch.as_ref().and_then(|watch| watch.status());
+        Ok(ReleaseStatus { assistant: self.name().to_owned(), live, drift, trial, releases, history })
     }
 
     /// Lets a variant or a release answer everybody.
@@ -278,6 +335,8 @@ impl Releases {
         };
         self.catalog.put_release_event(&self.tenant, self.name(), record.as_ref(), &event).await?;
         self.answerer.switch(next)?;
+        let history: Vec<ReleaseEvent> = history.iter().cloned().chain([event.clone()]).collect();
+        self.watch_trial(&history).await?;
         tracing::warn!(
             action = event.action,
             release = event.release,
@@ -314,6 +373,23 @@ struct By<'a> {
 fn state_of(history: &[ReleaseEvent]) -> ReleaseState {
     let changes: Vec<Change> = history.iter().filter_map(change_of).collect();
     ReleaseState::of(&changes)
+}
+
+/// The canary on trial after a history: the change that began it, its release, and the one that answers everybody else. Another percentage is the same trial.
+fn trial_of(history: &[ReleaseEvent]) -> Option<(&ReleaseEvent, String, Option<String>)> {
+    let (mut state, mut began) = (ReleaseState::default(), None);
+    for event in history {
+        let Some(next) = change_of(event).and_then(|change| state.after(&change).ok()) else { continue };
+        let before = state.canary.as_ref().map(|(release, _)| release);
+        match &next.canary {
+            Some((release, _)) if before == Some(release) => {}
+            Some(_) => began = Some(event),
+            None => began = None,
+        }
+        state = next;
+    }
+    let (release, _) = state.canary?;
+    Some((began?, release, state.current))
 }
 
 fn change_of(event: &ReleaseEvent) -> Option<Change> {
@@ -381,5 +457,36 @@ fn forced(body: &ReleaseBody, name: &str, objections: Vec<String>) -> Result<Opt
         Some(forced) if forced != name => Err(ReleaseError::ForcedName(name.to_owned())),
         Some(_) if body.reason.trim().is_empty() => Err(ReleaseError::NoReason),
         Some(_) => Ok(Some(objections.join("; "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_begins_with_its_canary_and_ends_with_it() {
+        let steps = [
+            ("promote", Some("a"), None),
+            ("canary", Some("b"), Some(5)),
+            // More of the same is the same trial.
+            ("canary", Some("b"), Some(50)),
+            ("rollback", None, None),
+            ("canary", Some("b"), Some(5)),
+            ("canary", Some("c"), Some(5)),
+            ("promote", Some("c"), None),
+        ];
+        let mut history = Vec::new();
+        let mut shown = Vec::new();
+        for ((action, release, percent), number) in steps.into_iter().zip(1..) {
+            let release = release.map(str::to_owned);
+            let (actor, reason) = (String::new(), String::new());
+            history.push(ReleaseEvent { number, action: action.into(), release, percent, at: number * 10, actor, reason });
+            shown.push(
+                trial_of(&history).map(|(began, release, baseline)| format!("{} {release} {}", began.number, baseline.unwrap_or_default())),
+            );
+        }
+        let shown: Vec<&str> = shown.iter().map(|trial| trial.as_deref().unwrap_or("-")).collect();
+        assert_eq!(shown, ["-", "2 b a", "2 b a", "-", "5 b a", "6 c a", "-"]);
     }
 }

@@ -70,6 +70,8 @@ fn in_background(state: &Arc<AppState>, stop: &CancellationToken) -> TaskTracker
             error!(%error, "fine-tuning jobs are not run: the catalog cannot be read");
         }
     });
+    let (watching, until) = (state.clone(), stop.clone());
+    tasks.spawn(async move { watching.releases.watch_canaries(&until).await });
     let (state, until) = (state.clone(), stop.clone());
     tasks.spawn(async move {
         while tokio::time::timeout(EXPIRY_INTERVAL, until.cancelled()).await.is_err() {

@@ -1,5 +1,6 @@
 use crate::access::AccessPolicy;
 use crate::api::responses::ResponseStore;
+use crate::handoff::Handoffs;
 use crate::recorder::Recorder;
 use crate::releases::Releases;
 use groundtone_answer::Answerer;
@@ -70,6 +71,8 @@ pub struct AppState {
     pub access: AccessPolicy,
     /// Keeps traces.
     pub recorder: Arc<Recorder>,
+    /// Hands questions over to people that are not answered; `None` where nobody takes them.
+    pub handoffs: Option<Arc<Handoffs>>,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// Whole answers that are remembered; `None` where none are.

@@ -66,6 +66,17 @@ struct Cached {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Canary {
+    decision: &'static str,
+    signal: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Handoff {
+    result: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// 0.5 ms to about 65 s.
@@ -108,6 +119,8 @@ pub struct Metrics {
     refused: Family<Reason, Counter>,
     lost: Counter,
     cache: Family<Cached, Counter>,
+    canaries: Family<Canary, Counter>,
+    handoffs: Family<Handoff, Counter>,
 }
 
 impl Default for Metrics {
@@ -133,6 +146,8 @@ impl Metrics {
             refused: Family::default(),
             lost: Counter::default(),
             cache: Family::default(),
+            canaries: Family::default(),
+            handoffs: Family::default(),
             registry: Registry::default(),
         };
         registry.register("http_requests", "Requests by route and status", metrics.requests.clone());
@@ -161,6 +176,8 @@ impl Metrics {
             metrics.lost.clone(),
         );
         registry.register("cache", "Look-ups of the caches of answers and of query embeddings", metrics.cache.clone());
+        registry.register("canary_decisions", "Canaries that were stopped, and by which signal, or that passed", metrics.canaries.clone());
+        registry.register("handoffs", "Questions handed over to people: delivered, retried, dead, lost", metrics.handoffs.clone());
         Self { registry, ..metrics }
     }
 
@@ -214,6 +231,16 @@ impl Metrics {
         self.cache.get_or_create(&Cached { cache, result: if hit { "hit" } else { "miss" } }).inc();
     }
 
+    /// A canary was decided: `stop` and the signal, or `pass`.
+    pub fn canary(&self, decision: &'static str, signal: &'static str) {
+        self.canaries.get_or_create(&Canary { decision, signal }).inc();
+    }
+
+    /// A question was to be handed over to people: `delivered`, `retried`, `dead` or `lost`.
+    pub fn handoff(&self, result: &'static str, count: u64) {
+        self.handoffs.get_or_create(&Handoff { result }).inc_by(count);
+    }
+
     /// Everything in the OpenMetrics text format.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
@@ -244,6 +271,8 @@ mod tests {
         metrics.refused("key");
         metrics.lost(2);
         metrics.cached("queries", true);
+        metrics.canary("stop", "error");
+        metrics.handoff("lost", 3);
         let text = metrics.text().unwrap();
         for line in [
             "groundtone_http_requests_total{method=\"POST\",route=\"/v1/chat/completions\",status=\"200\"} 1",
@@ -258,6 +287,8 @@ mod tests {
             "groundtone_refused_total{reason=\"key\"} 1",
             "groundtone_records_lost_total 2",
             "groundtone_cache_total{cache=\"queries\",result=\"hit\"} 1",
+            "groundtone_canary_decisions_total{decision=\"stop\",signal=\"error\"} 1",
+            "groundtone_handoffs_total{result=\"lost\"} 3",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

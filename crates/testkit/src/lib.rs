@@ -1,7 +1,7 @@
 //! A scripted model server over real sockets; for tests only.
 //!
 //! [`ScriptedServer`] answers `/v1/chat/completions`, `/v1/embeddings` and the routes of document extractors and rerankers with what a test put in its script,
-//! records every request, and knows when a client left.
+//! is a webhook's receiver at `/hook`, records every request, and knows when a client left.
 //! It stands in for a *remote* model where faults and bytes on the wire are tested; answers, training and retrieval are tested with real models.
 //! [`RawServer`] is one below HTTP, for what no HTTP library would send. [`Site`] is a web site and [`Bucket`] an S3 bucket, on loopback ports as well.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fixture that cannot work must fail its test")]
@@ -99,6 +99,7 @@ impl ScriptedServer {
             .route("/v1/convert/file", post(extract))
             .route("/rerank", post(extract))
             .route("/v2/rerank", post(extract))
+            .route("/hook", post(hook))
             .with_state(shared.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let base_url = format!("http://{}/v1", listener.local_addr().expect("an address"));
@@ -268,6 +269,22 @@ async fn extract(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap
         "accept": header("accept"),
         "content-type": header("content-type"),
         "content-disposition": header("content-disposition"),
+        "body": String::from_utf8_lossy(&body),
+    }));
+    match shared.next_reply() {
+        Reply::Raw(status, media, text) => respond(StatusCode::from_u16(status).expect("a status"), media, Body::from(text)),
+        _ => std::future::pending().await,
+    }
+}
+
+/// A webhook's receiver: records the message with its headers and gives the next [`Reply::Raw`].
+async fn hook(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().expect("a text header").to_owned());
+    shared.requests.lock().expect("not poisoned").push(json!({
+        "id": header("webhook-id"),
+        "timestamp": header("webhook-timestamp"),
+        "signature": header("webhook-signature"),
+        "content-type": header("content-type"),
         "body": String::from_utf8_lossy(&body),
     }));
     match shared.next_reply() {

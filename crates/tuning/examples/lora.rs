@@ -67,7 +67,7 @@ async fn ask(base: &Path, adapter: Option<&Path>, rows: &Path, max_tokens: u32) 
     let mut model: Arc<dyn ChatModel> = Arc::new(chat.clone());
     if let Some(adapter) = adapter {
         chat.load_adapter("tuned", adapter).await?;
-        model = chat.with_adapter("tuned").context("the adapter is not there")?;
+        model = chat.with_adapter("tuned", "tuned").context("the adapter is not there")?;
     }
     for line in std::fs::read_to_string(rows)?.lines() {
         let row: Row = serde_json::from_str(line)?;

@@ -107,7 +107,7 @@ async fn tickets_are_labelled_after_training_and_not_before() {
     let untuned = right(&chat).await;
     let began = Instant::now();
     chat.load_adapter("ft:support", &adapter).await.unwrap();
-    let tuned_chat = chat.with_adapter("ft:support").unwrap();
+    let tuned_chat = chat.with_adapter("ft:support", "ft:support").unwrap();
     let first = ask(&*tuned_chat, tickets("support_test.jsonl").remove(0).0).await;
     println!("the first answer {first:?} of a loaded adapter came after {:?}", began.elapsed());
     let tuned = right(&*tuned_chat).await;
@@ -122,8 +122,11 @@ async fn tickets_are_labelled_after_training_and_not_before() {
 async fn many_at_once(chat: &LlamaChat, other: &Path) {
     chat.load_adapter("ft:early", other).await.unwrap();
     assert_eq!(chat.adapters(), ["ft:early", "ft:support"]);
-    let models: Vec<Arc<dyn ChatModel>> =
-        vec![Arc::new(chat.clone()), chat.with_adapter("ft:support").unwrap(), chat.with_adapter("ft:early").unwrap()];
+    let models: Vec<Arc<dyn ChatModel>> = vec![
+        Arc::new(chat.clone()),
+        chat.with_adapter("ft:support", "ft:support").unwrap(),
+        chat.with_adapter("ft:early", "ft:early").unwrap(),
+    ];
     assert_eq!(models.iter().map(|model| model.id().to_owned()).collect::<Vec<_>>(), ["base", "ft:support", "ft:early"]);
     let tickets: Vec<_> = tickets("support_test.jsonl").into_iter().take(4).collect();
     let mut alone = Vec::new();
@@ -163,7 +166,7 @@ async fn many_at_once(chat: &LlamaChat, other: &Path) {
     assert!(usage(&disturbed).is_some() && usage(&disturbed) == usage(&undisturbed), "{disturbed:?}");
 
     assert!(chat.unload_adapter("ft:early").await.unwrap());
-    assert!(!chat.unload_adapter("ft:early").await.unwrap() && chat.with_adapter("ft:early").is_none());
+    assert!(!chat.unload_adapter("ft:early").await.unwrap() && chat.with_adapter("ft:early", "ft:early").is_none());
     let gone =
         models[2].chat(ChatRequest { messages, sampling: Sampling::default(), extras: Default::default() }).await.unwrap().next().await;
     assert!(gone.unwrap().unwrap_err().to_string().contains("not loaded"));

@@ -144,7 +144,7 @@ struct Watched {
 }
 
 /// What is known of one signal.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
     /// Mean harm of the baseline.
     pub baseline: f64,
@@ -176,6 +176,11 @@ impl CanaryTest {
     pub fn new(settings: CanarySettings) -> Self {
         let watched = settings.rules.iter().map(|rule| (rule.signal, Watched::default())).collect();
         Self { settings, watched, decision: Decision::Continue }
+    }
+
+    /// What it is held to.
+    pub fn settings(&self) -> &CanarySettings {
+        &self.settings
     }
 
     /// One observation: `harm` between 0 and 1 (beyond it is cut, NaN counts as 1). Signals without a rule are left alone.

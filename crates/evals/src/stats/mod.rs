@@ -10,7 +10,7 @@ mod power;
 mod resample;
 
 pub use bootstrap::{Difference, Estimate, paired_differences, resampled_means};
-pub use canary::{CanarySettings, CanaryTest, Decision, Side, Signal, SignalRule};
+pub use canary::{CanarySettings, CanaryTest, Decision, Side, Signal, SignalRule, Standing};
 pub use paired::{Discordant, holm, mcnemar, wilcoxon};
 pub use power::{minimum_detectable_effect, non_inferior, rows_needed};
 pub use resample::{Part, Resamples, Scores};

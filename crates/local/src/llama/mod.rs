@@ -115,10 +115,10 @@ impl LlamaChat {
         self.names().iter().map(ToString::to_string).collect()
     }
 
-    /// The same model, answering with an adapter and under its name; `None` if none of that name is loaded.
-    pub fn with_adapter(&self, id: &str) -> Option<Arc<dyn ChatModel>> {
+    /// The same model, answering with the adapter `id` and called `name`; `None` if no such adapter is loaded.
+    pub fn with_adapter(&self, id: &str, name: &str) -> Option<Arc<dyn ChatModel>> {
         let adapter = self.names().get(id).cloned()?;
-        let settings = LlamaSettings { model_id: id.to_owned(), ..self.settings.clone() };
+        let settings = LlamaSettings { model_id: name.to_owned(), ..self.settings.clone() };
         Some(Arc::new(Self { settings, adapter: Some(adapter), ..self.clone() }))
     }
 

@@ -10,6 +10,7 @@ pub(crate) mod evaluations;
 pub(crate) mod files;
 pub(crate) mod fine_tuning;
 pub(crate) mod generations;
+pub(crate) mod handoffs;
 pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod models;

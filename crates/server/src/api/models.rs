@@ -4,7 +4,7 @@ use crate::error::ApiError;
 use crate::state::AppState;
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use groundtone_answer::Question;
 use groundtone_openai_api::{Deleted, Model, ModelList};
 use std::sync::Arc;
@@ -94,6 +94,11 @@ pub(crate) async fn retrieve(State(state): State<Arc<AppState>>, caller: Caller,
 pub(crate) async fn delete(State(state): State<Arc<AppState>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
     if fixed(&state).iter().any(|model| model.id == id) || state.tuning.base_models().contains(&id) {
         return Err(ApiError::invalid("model", format!("`{id}` belongs to the configuration; only fine-tuned models can be deleted")));
+    }
+    // A variant's model is the one that was opened at the start; what an alias of it stands for then is noted in releases.
+    if let Some(variant) = state.answerer.variants().iter().find(|variant| variant.model.id() == id && id.starts_with("ft:")) {
+        let message = format!("the variant `{}` answers with `{id}`; configure another model for it first", variant.name);
+        return Err(ApiError::new(StatusCode::CONFLICT, message).code("model_in_use"));
     }
     match state.tuning.delete_model(&caller.tenant, &id).await? {
         true => Ok(Json(Deleted { id, object: "model".to_owned(), deleted: true })),

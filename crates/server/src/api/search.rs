@@ -3,9 +3,10 @@ use crate::error::{ApiError, ApiJson};
 use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
+use groundtone_answer::Question;
 use groundtone_index::Filter;
-use groundtone_prompt::PromptMessage;
-use groundtone_retrieval::{Basis, CondenseLimits, Error, Evidence, Explained, Request, Retriever, Verdict, resolve};
+use groundtone_prompt::{PromptMessage, Role};
+use groundtone_retrieval::{Basis, CondenseLimits, Error, Evidence, Explained, Request, Resolved, Retriever, Verdict, resolve};
 use groundtone_types::{Collection, Tenant};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -49,9 +50,19 @@ pub struct SearchHits {
 }
 
 impl SearchBody {
-    /// Searches. Follow-ups are rewritten by rule.
-    pub async fn find(&self, retriever: &Retriever, tenant: &Tenant, collection: &Collection) -> Result<SearchHits, Error> {
-        let resolved = resolve(&self.query, &self.history, None, CondenseLimits::default()).await;
+    /// What is searched for by the rules, without a model.
+    pub async fn by_rule(&self) -> Resolved {
+        resolve(&self.query, &self.history, None, CondenseLimits::default()).await
+    }
+
+    /// Searches for what the question means.
+    pub async fn find(
+        &self,
+        resolved: Resolved,
+        retriever: &Retriever,
+        tenant: &Tenant,
+        collection: &Collection,
+    ) -> Result<SearchHits, Error> {
         let filter = Filter::of_metadata(&self.filter)?;
         let top_k = self.top_k.map(|top_k| top_k.clamp(1, MOST_SNIPPETS));
         let request = Request { filter, top_k, ..Request::new(&resolved.question) };
@@ -75,7 +86,10 @@ pub(crate) async fn search(
     if body.query.trim().is_empty() || body.query.len() > QUESTION_BYTES {
         return Err(ApiError::invalid("query", format!("send a question of 1 to {QUESTION_BYTES} bytes")));
     }
-    let found = body.find(state.answerer.retriever(), &caller.tenant, &state.answerer.assistant().collection).await;
+    // As an answer would: the model is asked where the rules are unsure and the settings say so.
+    let asked = body.history.iter().cloned().chain([PromptMessage::new(Role::User, &body.query)]).collect();
+    let resolved = state.answerer.resolved(&Question::new(caller.tenant.clone(), asked)).await?;
+    let found = body.find(resolved, state.answerer.retriever(), &caller.tenant, &state.answerer.assistant().collection).await;
     found.map(Json).map_err(|error| match error {
         Error::Filter(error) => ApiError::invalid("filter", error.to_string()),
         error => ApiError::of(error.kind(), &error),

@@ -120,11 +120,16 @@ pub(crate) async fn feedback(
     let feedback = Feedback { thumb: body.thumb, text: kept(body.text), correction: kept(body.correction), at: unix_now() };
     // The answer's trace may still be on its way.
     state.recorder.flush().await;
+    let rated = state.documents.catalog.trace(&caller.tenant, &body.trace_id).await.map_err(|error| catalog_failed(&error))?;
     let kept = state.documents.catalog.put_feedback(&caller.tenant, &body.trace_id, &feedback).await;
     if !kept.map_err(|error| catalog_failed(&error))? {
         return Err(unknown(&body.trace_id).param("trace_id"));
     }
     state.metrics.feedback(feedback.thumb.as_str());
+    // Who changes their mind is not counted twice.
+    if let Some(trace) = rated.filter(|trace| trace.feedback.is_none()) {
+        state.releases.rated(&trace, feedback.thumb == Thumb::Down);
+    }
     Ok(Json(json!({"trace_id": body.trace_id, "thumb": feedback.thumb})))
 }
 

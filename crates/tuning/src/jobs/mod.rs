@@ -19,9 +19,8 @@ pub use check::{CheckRows, FileProblem, PlainCheck};
 pub use error::JobsError;
 pub use resources::Resources;
 pub use result::result_csv;
-pub use service::{Jobs, JobsSettings, NewJob, Parts};
+pub use service::{Jobs, JobsSettings, NewJob, Parts, open_tuned};
 pub use state::{IllegalTransition, JobEvent, transition};
-pub use webhook::{SendWebhook, WebhookMessage, sign};
 
 use crate::{TrainError, Trainer};
 use async_trait::async_trait;

@@ -1,16 +1,15 @@
 use super::error::JobsError;
 use super::state::{JobEvent, transition};
 use super::watch::Active;
-use super::webhook::SendWebhook;
 use super::{CheckRows, Resources, Shelf, Workshop};
 use crate::Hyperparameters;
 use groundtone_catalog::{
     Catalog, FileRecord, FileStore, HyperparameterChoice, JobRecord, JobStatus, ModelRecord, NewEvent, PendingWebhook,
 };
-use groundtone_provider::ChatModel;
+use groundtone_provider::{ChatModel, SendWebhook};
 use groundtone_types::Tenant;
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -248,10 +247,9 @@ impl Jobs {
     /// # Errors
     /// It cannot be loaded.
     pub async fn chat_model(&self, tenant: &Tenant, name: &str) -> Result<Option<Arc<dyn ChatModel>>, groundtone_provider::Error> {
-        let unreadable =
-            |error: groundtone_catalog::Error| groundtone_provider::Error::Model { model: name.to_owned(), reason: error.to_string() };
-        if let Some(model) = self.parts.catalog.model(tenant, name).await.map_err(unreadable)? {
-            return self.open(tenant, &model).await.map(Some);
+        let Parts { catalog, shelf, .. } = &self.parts;
+        if let Some(model) = open_tuned(catalog, &**shelf, &self.settings.directory, tenant, name).await? {
+            return Ok(Some(model));
         }
         match self.parts.workshop.trained_model(name) {
             Some(base) => self.parts.shelf.open_base(&base).await.map(Some),
@@ -260,8 +258,7 @@ impl Jobs {
     }
 
     pub(super) async fn open(&self, tenant: &Tenant, model: &ModelRecord) -> Result<Arc<dyn ChatModel>, groundtone_provider::Error> {
-        let adapter = self.settings.directory.join(&model.adapter);
-        self.parts.shelf.open(&shelf_id(tenant, &model.id), model, &adapter).await
+        open(&*self.parts.shelf, &self.settings.directory, tenant, model).await
     }
 
     /// Removes a model and its adapter; false if there was none.
@@ -289,6 +286,34 @@ impl Jobs {
 
     pub(super) fn folder(&self, tenant: &Tenant, id: &str) -> PathBuf {
         self.settings.directory.join("tuning").join(tenant.as_str()).join(id)
+    }
+}
+
+async fn open(
+    shelf: &dyn Shelf,
+    directory: &Path,
+    tenant: &Tenant,
+    model: &ModelRecord,
+) -> Result<Arc<dyn ChatModel>, groundtone_provider::Error> {
+    shelf.open(&shelf_id(tenant, &model.id), model, &directory.join(&model.adapter)).await
+}
+
+/// The model that was trained under this name, a checkpoint, or what an alias stands for, loaded from the data directory; `None` where there is none.
+///
+/// # Errors
+/// It cannot be loaded.
+pub async fn open_tuned(
+    catalog: &Catalog,
+    shelf: &dyn Shelf,
+    directory: &Path,
+    tenant: &Tenant,
+    name: &str,
+) -> Result<Option<Arc<dyn ChatModel>>, groundtone_provider::Error> {
+    let found = catalog.model(tenant, name).await;
+    let found = found.map_err(|error| groundtone_provider::Error::Model { model: name.to_owned(), reason: error.to_string() })?;
+    match found {
+        Some(model) => open(shelf, directory, tenant, &model).await.map(Some),
+        None => Ok(None),
     }
 }
 

@@ -1,46 +1,15 @@
-//! Telling a client that a job is over, signed as Standard Webhooks has it (version 1: HMAC-SHA256).
+//! Telling a client that a job is over.
 
 use super::service::Jobs;
-use async_trait::async_trait;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use groundtone_catalog::{JobRecord, JobStatus};
 use groundtone_openai_api::{WebhookEvent, WebhookSubject};
+use groundtone_provider::WebhookMessage;
 use groundtone_types::Tenant;
 
 /// Failed attempts after which a message is given up.
 const MOST_ATTEMPTS: u32 = 10;
 /// The first pause; each one is twice as long as the one before.
 const FIRST_PAUSE_SECONDS: i64 = 5;
-
-/// What is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebhookMessage {
-    /// `webhook-id`: the same at every attempt, so that a receiver can drop what it has seen.
-    pub id: String,
-    /// `webhook-timestamp`: Unix seconds of this attempt.
-    pub timestamp: i64,
-    /// JSON.
-    pub body: String,
-}
-
-/// Signs and sends messages.
-#[async_trait]
-pub trait SendWebhook: Send + Sync {
-    /// Sends one. Anything but a status of 2xx is an error, told in a sentence.
-    ///
-    /// # Errors
-    /// It did not arrive.
-    async fn send(&self, message: &WebhookMessage) -> Result<(), String>;
-}
-
-/// `webhook-signature` of a message: `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`. A secret that begins with `whsec_` is base64 behind it; another is taken as it is.
-pub fn sign(secret: &str, message: &WebhookMessage) -> String {
-    let key = secret.strip_prefix("whsec_").and_then(|coded| STANDARD.decode(coded).ok()).unwrap_or_else(|| secret.as_bytes().to_vec());
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key);
-    let text = format!("{}.{}.{}", message.id, message.timestamp, message.body);
-    format!("v1,{}", STANDARD.encode(ring::hmac::sign(&key, text.as_bytes())))
-}
 
 fn message(job: &JobRecord, id: &str, now: i64) -> Option<WebhookMessage> {
     let kind = match job.status {
@@ -94,18 +63,5 @@ impl Jobs {
         let status = job.status;
         self.parts.catalog.update_job(tenant, &job, status, &events).await?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signatures_are_those_of_the_standard() {
-        // The test vector of the Standard Webhooks specification's reference libraries.
-        let message =
-            WebhookMessage { id: "msg_p5jXN8AQM9LWM0D4loKWxJek".into(), timestamp: 1_614_265_330, body: "{\"test\": 2432232314}".into() };
-        assert_eq!(sign("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &message), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 }

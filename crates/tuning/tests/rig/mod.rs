@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use groundtone_catalog::{Catalog, DataDirectory, FileLimits, FileStore, HyperparameterChoice, JobRecord, ModelRecord, NewFile};
-use groundtone_provider::{ChatModel, ChatRequest, ChatStream};
-use groundtone_tuning::jobs::{Jobs, JobsSettings, NewJob, Parts, PlainCheck, Resources, SendWebhook, Shelf, WebhookMessage, Workshop};
+use groundtone_provider::{ChatModel, ChatRequest, ChatStream, SendWebhook, WebhookMessage};
+use groundtone_tuning::jobs::{Jobs, JobsSettings, NewJob, Parts, PlainCheck, Resources, Shelf, Workshop};
 use groundtone_tuning::{
     Checkpoint, Command, End, Estimate, Hyperparameters, Metrics, Outcome, Progress, TrainError, Trainer, TrainingRequest,
 };
