@@ -127,7 +127,7 @@ async fn local(config: &Config) -> anyhow::Result<(Arc<dyn CountTokens>, Frame)>
     if config.chat.path.as_os_str().is_empty() {
         pull(config, std::slice::from_ref(&config.chat.model)).await?;
     }
-    let (path, id) = gguf_file(config)?;
+    let (path, id) = gguf_file(config, &config.chat)?;
     let load = move || -> anyhow::Result<(Arc<dyn CountTokens>, Frame)> {
         let tokenizer = ChatTokenizer::load(&path, &id)?;
         let frame = Frame::of_template(&tokenizer, |messages| Ok(tokenizer.chat(messages)?.tokens.len())).map_err(anyhow::Error::msg)?;
