@@ -3,6 +3,7 @@
 //! ```text
 //! lora train BASE.gguf REQUEST.json FOLDER     trains; one JSON line of progress for each step
 //! lora peft  ADAPTER.gguf BASE.gguf FOLDER     writes the adapter as PEFT saves one
+//! lora merged ADAPTER.gguf BASE.gguf FOLDER    writes the base with the adapter worked into it, as transformers loads it
 //! lora ask   BASE.gguf ADAPTER.gguf|- ROWS.jsonl TOKENS     answers each row without its last message, greedily; one JSON line for each
 //! ```
 //! REQUEST.json: `{"method", "training_file", "validation_file", "hyperparameters", "pause_at_once", "threads"}`.
@@ -13,7 +14,7 @@ use futures::StreamExt;
 use groundtone_local::{ChatTokenizer, LlamaChat, LlamaSettings, available_threads};
 use groundtone_prompt::PromptMessage;
 use groundtone_provider::{ChatEvent, ChatModel, ChatRequest, Sampling};
-use groundtone_tuning::{Command, Hyperparameters, LoraTrainer, Method, Progress, Trainer, TrainingRequest, export_peft};
+use groundtone_tuning::{Command, Hyperparameters, LoraTrainer, Method, Progress, Trainer, TrainingRequest, export_merged, export_peft};
 use serde::Deserialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -49,13 +50,18 @@ fn main() -> anyhow::Result<()> {
             println!("{}", json!({"files": files}));
             Ok(())
         }
+        [_, "merged", adapter, base, folder] => {
+            let files = export_merged(Path::new(adapter), Path::new(base), Path::new(folder))?;
+            println!("{}", json!({"files": files}));
+            Ok(())
+        }
         [_, "ask", base, adapter, rows, tokens] => {
             let adapter = (adapter != "-").then(|| Path::new(adapter));
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(ask(Path::new(base), adapter, Path::new(rows), tokens.parse()?))
         }
         _ => bail!(
-            "lora train BASE.gguf REQUEST.json FOLDER | peft ADAPTER.gguf BASE.gguf FOLDER | ask BASE.gguf ADAPTER.gguf ROWS.jsonl TOKENS"
+            "lora train BASE.gguf REQUEST.json FOLDER | peft ADAPTER.gguf BASE.gguf FOLDER | merged ADAPTER.gguf BASE.gguf FOLDER | ask BASE.gguf ADAPTER.gguf ROWS.jsonl TOKENS"
         ),
     }
 }

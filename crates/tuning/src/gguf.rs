@@ -1,10 +1,11 @@
-//! GGUF files: a model's numbers read as `f32`, an adapter's written.
+//! GGUF files: a model's numbers read as `f32`, an adapter's written, and a model copied with some of its numbers changed.
 //!
 //! The format is ggml's (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), the layouts of quantized blocks are those of its `ggml-quants.c`.
 
 mod quants;
 
-use std::collections::HashMap;
+use half::f16;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Error, ErrorKind, Read, Result, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,12 @@ const MAGIC: &[u8; 4] = b"GGUF";
 const ALIGNMENT: u64 = 32;
 /// Longest text of the metadata that is read; chat templates are a few thousand bytes.
 const LONGEST_TEXT: u64 = 64 << 20;
+/// Magic, version, number of tensors, number of values.
+const HEAD_BYTES: u64 = 24;
+/// ggml's number of the type `f16`, and of a file that is mostly that.
+const F16: u32 = 1;
+/// Numbers and bytes that are copied at once.
+const AT_ONCE: usize = 1 << 20;
 
 /// A value of the metadata.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +47,13 @@ pub(crate) struct Gguf {
     file: BufReader<File>,
     metadata: HashMap<String, Value>,
     tensors: HashMap<String, Place>,
+    version: u32,
+    /// Values of the metadata, and where they end; they begin behind the head.
+    values: u64,
+    values_end: u64,
+    /// Where the number of `general.file_type` stands.
+    file_type_at: Option<u64>,
+    alignment: u64,
     data_starts: u64,
 }
 
@@ -62,11 +76,16 @@ impl Gguf {
         }
         let (tensor_count, value_count) = (read_u64(&mut file)?, read_u64(&mut file)?);
         let mut metadata = HashMap::new();
+        let mut file_type_at = None;
         for _ in 0..value_count {
             let name = read_text(&mut file)?;
             let kind = read_u32(&mut file)?;
+            if name == "general.file_type" && kind == 4 {
+                file_type_at = Some(file.stream_position()?);
+            }
             metadata.insert(name, read_value(&mut file, kind)?);
         }
+        let values_end = file.stream_position()?;
         let mut tensors = HashMap::new();
         for _ in 0..tensor_count {
             let name = read_text(&mut file)?;
@@ -83,7 +102,8 @@ impl Gguf {
             _ => ALIGNMENT,
         };
         let data_starts = file.stream_position()?.next_multiple_of(alignment);
-        Ok(Self { path: path.to_owned(), file, metadata, tensors, data_starts })
+        let path = path.to_owned();
+        Ok(Self { path, file, metadata, tensors, version, values: value_count, values_end, file_type_at, alignment, data_starts })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -146,6 +166,79 @@ impl Gguf {
         }
         Ok(values)
     }
+
+    /// Writes a copy in which the `changed` tensors have other numbers, in half precision. Everything else is copied byte for byte, the metadata with its vocabulary included
+    /// (only `general.file_type` says half precision). `change` is given a tensor's numbers row by row. One tensor is in memory at a time.
+    pub(crate) fn copy_changed(
+        &mut self,
+        path: &Path,
+        changed: &BTreeSet<&str>,
+        change: &dyn Fn(&str, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let mut places: Vec<(String, Place)> = self.tensors.iter().map(|(name, place)| (name.clone(), place.clone())).collect();
+        places.sort_by_key(|(_, place)| place.offset);
+        // What a tensor takes, with the padding behind it: so kinds that are not read here are copied as well.
+        let data = self.file.get_ref().metadata()?.len().saturating_sub(self.data_starts);
+        let ends: Vec<u64> = places.iter().skip(1).map(|(_, place)| place.offset).chain([data]).collect();
+        let sizes = places.iter().zip(&ends).map(|((name, place), end)| match changed.contains(name.as_str()) {
+            true => place.dimensions.iter().product::<u64>().saturating_mul(2),
+            false => end.saturating_sub(place.offset),
+        });
+        let sizes: Vec<u64> = sizes.collect();
+        let mut out = BufWriter::new(File::create(path)?);
+        let head = self.changed_head(&places, &sizes, changed)?;
+        out.write_all(&head)?;
+        let mut written = head.len() as u64;
+        for ((name, place), size) in places.iter().zip(&sizes) {
+            let padding = written.next_multiple_of(self.alignment) - written;
+            out.write_all(&vec![0; usize::try_from(padding).unwrap_or(0)])?;
+            if changed.contains(name.as_str()) {
+                let mut values = self.read(name)?;
+                change(name, &mut values)?;
+                for values in values.chunks(AT_ONCE) {
+                    let bytes: Vec<u8> = values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
+                    out.write_all(&bytes)?;
+                }
+            } else {
+                self.file.seek(SeekFrom::Start(self.data_starts + place.offset))?;
+                if std::io::copy(&mut self.file.by_ref().take(*size), &mut out)? != *size {
+                    return Err(bad(format!("tensor `{name}` lies beyond the end of the file")));
+                }
+            }
+            written += padding + size;
+        }
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+    }
+
+    /// The head of a changed copy, up to its data.
+    fn changed_head(&mut self, places: &[(String, Place)], sizes: &[u64], changed: &BTreeSet<&str>) -> Result<Vec<u8>> {
+        let mut head = Vec::new();
+        head.extend_from_slice(MAGIC);
+        head.extend_from_slice(&self.version.to_le_bytes());
+        head.extend_from_slice(&(places.len() as u64).to_le_bytes());
+        head.extend_from_slice(&self.values.to_le_bytes());
+        self.file.seek(SeekFrom::Start(HEAD_BYTES))?;
+        self.file.by_ref().take(self.values_end - HEAD_BYTES).read_to_end(&mut head)?;
+        if let Some(at) = self.file_type_at.and_then(|at| usize::try_from(at).ok()).filter(|at| at + 4 <= head.len()) {
+            head[at..at + 4].copy_from_slice(&F16.to_le_bytes());
+        }
+        let mut offset = 0u64;
+        for ((name, place), size) in places.iter().zip(sizes) {
+            put_text(&mut head, name);
+            head.extend_from_slice(&u32::try_from(place.dimensions.len()).unwrap_or_default().to_le_bytes());
+            place.dimensions.iter().for_each(|size| head.extend_from_slice(&size.to_le_bytes()));
+            let kind = if changed.contains(name.as_str()) { F16 } else { place.kind };
+            head.extend_from_slice(&kind.to_le_bytes());
+            head.extend_from_slice(&offset.to_le_bytes());
+            offset = (offset + size).next_multiple_of(self.alignment);
+        }
+        Ok(head)
+    }
+}
+
+fn put_text(head: &mut Vec<u8>, text: &str) {
+    head.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    head.extend_from_slice(text.as_bytes());
 }
 
 fn read_u32(from: &mut impl Read) -> Result<u32> {
@@ -217,12 +310,8 @@ pub(crate) fn write(path: &Path, metadata: &[(&str, Value)], tensors: &[Tensor<'
     head.extend_from_slice(&3u32.to_le_bytes());
     head.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
     head.extend_from_slice(&(metadata.len() as u64).to_le_bytes());
-    let text = |head: &mut Vec<u8>, text: &str| {
-        head.extend_from_slice(&(text.len() as u64).to_le_bytes());
-        head.extend_from_slice(text.as_bytes());
-    };
     for (name, value) in metadata {
-        text(&mut head, name);
+        put_text(&mut head, name);
         match value {
             Value::Whole(value) => {
                 head.extend_from_slice(&4u32.to_le_bytes());
@@ -234,14 +323,14 @@ pub(crate) fn write(path: &Path, metadata: &[(&str, Value)], tensors: &[Tensor<'
             }
             Value::Text(value) => {
                 head.extend_from_slice(&8u32.to_le_bytes());
-                text(&mut head, value);
+                put_text(&mut head, value);
             }
             Value::List => return Err(bad("lists are not written")),
         }
     }
     let mut offset = 0u64;
     for tensor in tensors {
-        text(&mut head, &tensor.name);
+        put_text(&mut head, &tensor.name);
         head.extend_from_slice(&2u32.to_le_bytes());
         for size in tensor.shape.iter().rev() {
             head.extend_from_slice(&(*size as u64).to_le_bytes());
@@ -281,6 +370,33 @@ mod tests {
         assert_eq!((file.text("a"), file.whole("b"), file.number("c")), (Some("words"), Some(7), Some(0.5)));
         assert_eq!((file.shape("one"), file.shape("two"), file.shape("three")), (Some(vec![2, 3]), Some(vec![3, 1]), None));
         assert_eq!((file.read("one").unwrap(), file.read("two").unwrap()), (first.to_vec(), second.to_vec()));
+    }
+
+    #[test]
+    fn a_changed_copy_differs_where_it_was_changed_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copy) = (folder.path().join("x.gguf"), folder.path().join("y.gguf"));
+        let metadata = [("general.architecture", Value::Text("words".into())), ("general.file_type", Value::Whole(3))];
+        let (first, second, third) = ([1.0, -2.0, 3.5, 0.0, 5.0, 6.0], [0.1, 0.2, 0.3], [7.0; 5]);
+        fn tensor<'a>(name: &str, shape: [usize; 2], values: &'a [f32]) -> Tensor<'a> {
+            Tensor { name: name.to_owned(), shape, values }
+        }
+        write(&path, &metadata, &[tensor("one", [2, 3], &first), tensor("two", [3, 1], &second), tensor("three", [1, 5], &third)]).unwrap();
+        let mut file = Gguf::open(&path).unwrap();
+        let double = |name: &str, values: &mut [f32]| {
+            assert_eq!(name, "two");
+            values.iter_mut().for_each(|value| *value *= 2.0);
+            Ok(())
+        };
+        file.copy_changed(&copy, &["two"].into(), &double).unwrap();
+        let mut copied = Gguf::open(&copy).unwrap();
+        assert_eq!((copied.text("general.architecture"), copied.whole("general.file_type")), (Some("words"), Some(1)));
+        assert_eq!((copied.read("one").unwrap(), copied.read("three").unwrap()), (first.to_vec(), third.to_vec()));
+        assert_eq!(copied.shape("two"), Some(vec![3, 1]));
+        for (found, wanted) in copied.read("two").unwrap().into_iter().zip([0.2, 0.4, 0.6f32]) {
+            // Half of the last of eleven bits.
+            assert!((found - wanted).abs() <= wanted / 2048.0, "{found} for {wanted}");
+        }
     }
 
     #[test]

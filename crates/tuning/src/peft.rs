@@ -1,4 +1,4 @@
-//! Adapters for other programs: PEFT's folder out and in, and the base model with the adapter worked into it.
+//! Adapters for other programs: PEFT's folder out and in.
 //!
 //! GGUF files of llama's architecture have the rows of queries and keys in another order than the original weights: pairs that are turned together stand side by side
 //! there, and half a head apart here. Only B has those rows.
@@ -12,18 +12,18 @@ use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-const WEIGHTS: &str = "adapter_model.safetensors";
-const CONFIG: &str = "adapter_config.json";
+pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) const CONFIG: &str = "adapter_config.json";
 /// An adapter's file is read whole.
 const LARGEST: u64 = 2 << 30;
 
 /// What a base model's file says that export and import need.
-struct Heads {
+pub(crate) struct Heads {
     heads: usize,
     kv_heads: usize,
 }
 
-fn base_file(base: &Path) -> Result<(Gguf, Heads), TrainError> {
+pub(crate) fn base_file(base: &Path) -> Result<(Gguf, Heads), TrainError> {
     let file = Gguf::open(base).map_err(|error| TrainError::file(base, error))?;
     let shape = crate::lora::base_shape(&file)?;
     Ok((file, Heads { heads: shape.heads, kv_heads: shape.kv_heads }))
@@ -50,7 +50,7 @@ impl Heads {
         (0..rows).map(place).collect()
     }
 
-    fn original(&self, module: TargetModule, values: &[f32], columns: usize) -> Vec<f32> {
+    pub(crate) fn original(&self, module: TargetModule, values: &[f32], columns: usize) -> Vec<f32> {
         let order = self.order(module, values.len() / columns);
         order.into_iter().flat_map(|row| &values[row * columns..(row + 1) * columns]).copied().collect()
     }
@@ -64,7 +64,7 @@ impl Heads {
     }
 }
 
-fn group(module: TargetModule) -> &'static str {
+pub(crate) fn group(module: TargetModule) -> &'static str {
     match module {
         TargetModule::QProj | TargetModule::KProj | TargetModule::VProj | TargetModule::OProj => "self_attn",
         TargetModule::GateProj | TargetModule::UpProj | TargetModule::DownProj => "mlp",
@@ -72,7 +72,7 @@ fn group(module: TargetModule) -> &'static str {
 }
 
 /// The name that PEFT and transformers give a matrix, `q_proj` and so on.
-fn peft_name(module: TargetModule) -> &'static str {
+pub(crate) fn peft_name(module: TargetModule) -> &'static str {
     match module {
         TargetModule::QProj => "q_proj",
         TargetModule::KProj => "k_proj",
@@ -88,12 +88,12 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn write_json(path: &Path, value: &Json) -> Result<(), TrainError> {
+pub(crate) fn write_json(path: &Path, value: &Json) -> Result<(), TrainError> {
     let text = serde_json::to_string_pretty(value).map_err(|error| TrainError::Compute(error.to_string()))?;
     std::fs::write(path, text + "\n").map_err(|error| TrainError::file(path, error))
 }
 
-fn write_tensors(path: &Path, tensors: &BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>) -> Result<(), TrainError> {
+pub(crate) fn write_tensors(path: &Path, tensors: &BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>) -> Result<(), TrainError> {
     let mut views = Vec::with_capacity(tensors.len());
     for (name, (kind, shape, data)) in tensors {
         let view = TensorView::new(*kind, shape.clone(), data).map_err(|error| refused(path, error.to_string()))?;
@@ -147,11 +147,7 @@ pub fn import_peft(folder: &Path, base: &Path, adapter: &Path) -> Result<(), Tra
     let config: Json = serde_json::from_str(&text).map_err(|error| refused(&described, error.to_string()))?;
     let alpha = alpha_of(&config).map_err(|reason| refused(&described, reason))?;
     let weights = folder.join(WEIGHTS);
-    let size = std::fs::metadata(&weights).map_err(|error| TrainError::file(&weights, error))?.len();
-    if size > LARGEST {
-        return Err(refused(&weights, format!("{size} bytes are too many for an adapter")));
-    }
-    let data = std::fs::read(&weights).map_err(|error| TrainError::file(&weights, error))?;
+    let data = read_weights(&weights)?;
     let tensors = SafeTensors::deserialize(&data).map_err(|error| refused(&weights, error.to_string()))?;
     let rank = config["r"].as_u64().and_then(|rank| usize::try_from(rank).ok()).filter(|&rank| rank > 0);
     let rank = rank.ok_or_else(|| refused(&described, "`r` is missing"))?;
@@ -180,6 +176,41 @@ pub fn import_peft(folder: &Path, base: &Path, adapter: &Path) -> Result<(), Tra
         return Err(refused(&weights, "it holds no pairs"));
     }
     adapter_file::write(adapter, &pairs, rank, alpha)
+}
+
+/// Copies the two files of an adapter that PEFT saved, for a server that reads them as they are. They are looked at first; pickles and everything else in the folder stay where they are.
+///
+/// # Errors
+/// A folder that is no LoRA adapter in safetensors, or a disk that is full.
+pub fn copy_peft(from: &Path, to: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let described = from.join(CONFIG);
+    let text = std::fs::read_to_string(&described).map_err(|error| TrainError::file(&described, error))?;
+    let config: Json = serde_json::from_str(&text).map_err(|error| refused(&described, error.to_string()))?;
+    if config["peft_type"] != "LORA" {
+        return Err(refused(&described, format!("`peft_type` is {}, not \"LORA\"", config["peft_type"])));
+    }
+    let weights = from.join(WEIGHTS);
+    let data = read_weights(&weights)?;
+    let tensors = SafeTensors::deserialize(&data).map_err(|error| refused(&weights, error.to_string()))?;
+    if tensors.is_empty() {
+        return Err(refused(&weights, "it holds no pairs"));
+    }
+    std::fs::create_dir_all(to).map_err(|error| TrainError::file(to, error))?;
+    let mut files = Vec::new();
+    for (name, bytes) in [(WEIGHTS, data.as_slice()), (CONFIG, text.as_bytes())] {
+        let file = to.join(name);
+        std::fs::write(&file, bytes).map_err(|error| TrainError::file(&file, error))?;
+        files.push(file);
+    }
+    Ok(files)
+}
+
+fn read_weights(weights: &Path) -> Result<Vec<u8>, TrainError> {
+    let size = std::fs::metadata(weights).map_err(|error| TrainError::file(weights, error))?.len();
+    if size > LARGEST {
+        return Err(refused(weights, format!("{size} bytes are too many for an adapter")));
+    }
+    std::fs::read(weights).map_err(|error| TrainError::file(weights, error))
 }
 
 /// Alpha such that `alpha / rank` is what PEFT multiplies with; or what cannot be applied.
@@ -228,65 +259,4 @@ fn numbers(tensor: &TensorView<'_>) -> Option<Vec<f32>> {
         Dtype::BF16 => data.chunks_exact(2).map(|bytes| bf16::from_le_bytes(pair(bytes)).to_f32()).collect(),
         _ => return None,
     })
-}
-
-/// Writes the base model with the adapter worked into it, in halves of precision, as transformers loads it: `model.safetensors` and `config.json`. The tokenizer is the original's.
-///
-/// # Errors
-/// Files that cannot be read or written, or are no adapter and base model of llama's architecture.
-pub fn export_merged(adapter: &Path, base: &Path, folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    let (mut file, heads) = base_file(base)?;
-    let shape = crate::lora::base_shape(&file)?;
-    let (pairs, rank, alpha) = adapter_file::read(adapter)?;
-    let scale = (alpha / rank as f64) as f32;
-    std::fs::create_dir_all(folder).map_err(|error| TrainError::file(folder, error))?;
-    let mut tensors = BTreeMap::new();
-    let mut put = |name: String, shape: Vec<usize>, values: &[f32]| {
-        let data = values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
-        tensors.insert(name, (Dtype::F16, shape, data));
-    };
-    let mut names = vec![
-        ("token_embd.weight".to_owned(), "model.embed_tokens.weight".to_owned()),
-        ("output_norm.weight".to_owned(), "model.norm.weight".to_owned()),
-    ];
-    let tied = file.shape("output.weight").is_none();
-    if !tied {
-        names.push(("output.weight".to_owned(), "lm_head.weight".to_owned()));
-    }
-    for layer in 0..shape.layers {
-        names.push((format!("blk.{layer}.attn_norm.weight"), format!("model.layers.{layer}.input_layernorm.weight")));
-        names.push((format!("blk.{layer}.ffn_norm.weight"), format!("model.layers.{layer}.post_attention_layernorm.weight")));
-    }
-    for (from, to) in names {
-        let values = file.read(&from).map_err(|error| TrainError::file(base, error))?;
-        put(to, file.shape(&from).unwrap_or_default(), &values);
-    }
-    for layer in 0..shape.layers {
-        for module in TargetModule::ALL {
-            let (inputs, outputs) = shape.of(module);
-            let mut values = file
-                .read(&format!("blk.{layer}.{}.weight", crate::lora::gguf_name(module)))
-                .map_err(|error| TrainError::file(base, error))?;
-            if let Some(pair) = pairs.iter().find(|pair| (pair.layer, pair.module) == (layer, module)) {
-                if pair.a.len() != rank * inputs || pair.b.len() != rank * outputs {
-                    return Err(refused(adapter, "it does not fit the base model"));
-                }
-                crate::lora::merge(&mut values, pair, rank, scale)?;
-            }
-            let name = format!("model.layers.{layer}.{}.{}.weight", group(module), peft_name(module));
-            put(name, vec![outputs, inputs], &heads.original(module, &values, inputs));
-        }
-    }
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "float16", "hidden_act": "silu",
-        "hidden_size": shape.width, "intermediate_size": shape.feed_forward, "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads, "head_dim": shape.head,
-        "vocab_size": shape.vocabulary, "rms_norm_eps": shape.epsilon, "rope_theta": shape.rotary_base, "tie_word_embeddings": tied,
-        "max_position_embeddings": file.whole("llama.context_length").unwrap_or(2048), "attention_bias": false, "mlp_bias": false,
-        "bos_token_id": file.whole("tokenizer.ggml.bos_token_id"), "eos_token_id": file.whole("tokenizer.ggml.eos_token_id"),
-    });
-    let (weights, described) = (folder.join("model.safetensors"), folder.join("config.json"));
-    write_tensors(&weights, &tensors)?;
-    write_json(&described, &config)?;
-    Ok(vec![weights, described])
 }
