@@ -3,7 +3,7 @@
 use crate::Global;
 use crate::output::hint;
 use crate::ranking;
-use crate::tuning::LocalShelf;
+use crate::tuning::{self, LocalShelf};
 use anyhow::Context;
 use groundtone_answer::{Answerer, Assistant, Live, Semantics, Variant};
 use groundtone_catalog::{Catalog, DataDirectory, EmbeddingCache};
@@ -436,7 +436,8 @@ impl Library {
     /// The model of a variant: what was trained here under that name, or else what `[chat]` could name.
     async fn variant_chat(&self, config: &Config, chat: &Chat) -> anyhow::Result<Arc<dyn ChatModel>> {
         if chat.kind == Engine::Local && chat.path.as_os_str().is_empty() {
-            let tuned = open_tuned(&self.catalog, &*self.shelf, self.directory.path(), &self.tenant, &chat.model).await;
+            let (shelf, directory) = (tuning::shelf(config, self.shelf.clone())?, std::path::absolute(self.directory.path())?);
+            let tuned = open_tuned(&self.catalog, &*shelf, &directory, &self.tenant, &chat.model).await;
             let hint_base = "its base model must be the local [chat] model, or stand in `tuning.base_models`";
             if let Some(tuned) = tuned.map_err(|error| hint(error, hint_base))? {
                 return Ok(tuned);

@@ -4,7 +4,7 @@ use crate::commands::models::pull;
 use crate::output::{hint, line};
 use crate::{shadows, tuning};
 use groundtone_answer::AbstainReason;
-use groundtone_catalog::{FileLimits, FileStore, KeyLimits, Retention};
+use groundtone_catalog::{KeyLimits, Retention};
 use groundtone_config::{Config, HandoffReason};
 use groundtone_evals::stats::{CanarySettings, SignalRule};
 use groundtone_ingest::IngestSettings;
@@ -106,9 +106,8 @@ pub(crate) async fn serve(
         hint(format!("what was released cannot answer: {error}"), "configure that variant again, or `groundtone release rollback`")
     })?;
     library.catalog.fail_unfinished_store_files().await?;
-    let files = FileLimits { quota_bytes: config.files.quota_mb << 20, most_files: config.files.max_files };
-    let files = Arc::new(FileStore::open(&library.directory, library.catalog.clone(), files).await?);
-    let tuning = Arc::new(tuning::jobs(config, &library, files.clone())?);
+    let files = tuning::files(config, &library.directory, &library.catalog).await?;
+    let tuning = Arc::new(tuning::jobs(config, &library.directory, library.catalog.clone(), files.clone(), library.shelf.clone())?);
     let keeping = Keeping {
         traces: config.traces.keep,
         retention: Retention { days: config.traces.keep_days, count: config.traces.keep_count },

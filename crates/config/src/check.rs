@@ -1,6 +1,8 @@
 //! Values that have the right type and are wrong all the same. A problem is a key and a reason.
 
-use crate::settings::{Config, Engine, ExtractorKind, Gate, Handoff, Ingest, Release, Reranker, RerankerKind, Retrieval, Sources, Tuning};
+use crate::settings::{
+    Config, Engine, ExtractorKind, Gate, Handoff, Ingest, Release, Reranker, RerankerKind, Retrieval, Sources, TrainerKind, Tuning,
+};
 
 type Problem = (&'static str, String);
 
@@ -314,6 +316,17 @@ fn tuning(tuning: &Tuning) -> Result<(), Problem> {
     between("tuning.learning_rate_multiplier", tuning.learning_rate_multiplier, 1e-4, 1e4)?;
     between("tuning.checkpoint_every", tuning.checkpoint_every, 0, 1_000_000)?;
     between("tuning.validate_every", tuning.validate_every, 0, 1_000_000)?;
+    between("tuning.command_timeout_seconds", tuning.command_timeout_seconds, 1, 30 * 86_400)?;
+    between("tuning.command_output_mb", tuning.command_output_mb, 1, 100_000)?;
+    let is_command = tuning.trainer == TrainerKind::Command;
+    if is_command != tuning.command.first().is_some_and(|program| !program.is_empty()) {
+        return Err(("tuning.command", "`tuning.trainer = \"command\"` and a program in `tuning.command` go together".to_owned()));
+    }
+    web_address("tuning.vllm_url", &tuning.vllm_url)?;
+    if !tuning.vllm_url.is_empty() && !is_command {
+        let reason = "the local trainer's adapters are served in this process; `tuning.vllm_url` needs `tuning.trainer = \"command\"`";
+        return Err(("tuning.vllm_url", reason.to_owned()));
+    }
     web_address("tuning.webhook_url", &tuning.webhook_url)?;
     if !tuning.webhook_url.is_empty() && tuning.webhook_secret_env.is_empty() {
         return Err(("tuning.webhook_secret_env", "`tuning.webhook_url` needs a secret to sign with".to_owned()));

@@ -153,6 +153,11 @@ pub fn secret(key: &'static str, variable: &str) -> Result<Option<SecretString>,
     }
 }
 
+/// Variables of this process's environment by name, for a program that is started with these and no others. One that is not set, or is no UTF-8, is left out.
+pub fn variables(names: &[String]) -> Vec<(String, String)> {
+    names.iter().filter_map(|name| std::env::var(name).ok().map(|value| (name.clone(), value))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +232,14 @@ mod tests {
             (
                 "[release]\nfallbacks = [\"prompted\"]",
                 "`release.fallbacks` in groundtone.toml: there is no variant `prompted`; add [variants.prompted]",
+            ),
+            (
+                "[tuning]\ntrainer = \"command\"",
+                "`tuning.command` in groundtone.toml: `tuning.trainer = \"command\"` and a program in `tuning.command` go together",
+            ),
+            (
+                "[tuning]\nvllm_url = \"http://127.0.0.1:8000/v1\"",
+                "`tuning.vllm_url` in groundtone.toml: the local trainer's adapters are served in this process; `tuning.vllm_url` needs `tuning.trainer = \"command\"`",
             ),
             ("[store]\nurl = \"localhost:6334\"", "`store.url` in groundtone.toml: must begin with http:// or https://"),
         ];

@@ -459,9 +459,24 @@ pub struct Files {
     pub max_vector_stores: u32,
 }
 
+/// Who trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrainerKind {
+    Local,
+    Command,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tuning {
+    pub trainer: TrainerKind,
+    pub command: Vec<String>,
+    pub command_env: Vec<String>,
+    pub command_timeout_seconds: u64,
+    pub command_output_mb: u64,
+    pub vllm_url: String,
+    pub vllm_api_key_env: String,
     pub base_models: Vec<String>,
     pub parallel: usize,
     pub max_open_jobs: u64,

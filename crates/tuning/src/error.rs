@@ -72,6 +72,12 @@ pub enum TrainError {
         /// What it was.
         loss: f64,
     },
+    /// The program that trains ended without an adapter.
+    #[error("the training program {reason}")]
+    Program {
+        /// How it ended.
+        reason: String,
+    },
     /// The arithmetic failed.
     #[error("training failed: {0}")]
     Compute(String),
@@ -92,7 +98,7 @@ impl TrainError {
             | Self::Hyperparameter { .. }
             | Self::Diverged { .. } => ErrorKind::InvalidRequest,
             Self::State { .. } => ErrorKind::Conflict,
-            Self::File { .. } | Self::Compute(_) => ErrorKind::Internal,
+            Self::File { .. } | Self::Program { .. } | Self::Compute(_) => ErrorKind::Internal,
         }
     }
 }

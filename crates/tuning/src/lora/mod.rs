@@ -80,7 +80,8 @@ pub(crate) fn merge(matrix: &mut [f32], pair: &Pair, rank: usize, scale: f32) ->
     Products::new().add(matrix, 1.0, scale, view(&pair.b, rank), view(&pair.a, inputs))
 }
 
-fn check(request: &TrainingRequest) -> Result<(), TrainError> {
+/// Hyperparameters in their ranges.
+pub(crate) fn check(request: &TrainingRequest) -> Result<(), TrainError> {
     let parameters = &request.hyperparameters;
     let between =
         |name, fits: bool, reason: &str| if fits { Ok(()) } else { Err(TrainError::Hyperparameter { name, reason: reason.to_owned() }) };

@@ -1,14 +1,16 @@
 //! Fine-tuning with the settings: which base models there are, who trains them, and where the trained ones answer.
 
-use crate::assemble::{Library, gguf_file, llama_settings, now, signed_webhook, threads};
+mod vllm;
+
+use crate::assemble::{gguf_file, llama_settings, now, signed_webhook, threads};
 use async_trait::async_trait;
-use groundtone_catalog::{FileStore, ModelRecord};
-use groundtone_config::{Config, Engine};
+use groundtone_catalog::{Catalog, DataDirectory, FileLimits, FileStore, ModelRecord};
+use groundtone_config::{Config, Engine, TrainerKind};
 use groundtone_datasets::validate::{self, Options, Severity};
 use groundtone_local::{ChatTokenizer, LlamaChat, LlamaSettings};
 use groundtone_provider::{ChatModel, Error};
 use groundtone_tuning::jobs::{CheckRows, FileProblem, Jobs, JobsSettings, Parts, PlainCheck, Resources, Shelf, Workshop};
-use groundtone_tuning::{Hyperparameters, LoraTrainer, TargetModule, TrainError, Trainer};
+use groundtone_tuning::{CommandSettings, CommandTrainer, Hyperparameters, LoraTrainer, TargetModule, TrainError, Trainer};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,18 +20,46 @@ use tokio::sync::Mutex;
 /// Longest wait for a webhook's receiver.
 const WEBHOOK_WAIT: Duration = Duration::from_secs(15);
 
+/// How long a training program may take to save its work when it is told to stop.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// The files that clients have uploaded.
+pub(crate) async fn files(config: &Config, directory: &DataDirectory, catalog: &Arc<Catalog>) -> anyhow::Result<Arc<FileStore>> {
+    let limits = FileLimits { quota_bytes: config.files.quota_mb << 20, most_files: config.files.max_files };
+    Ok(Arc::new(FileStore::open(directory, catalog.clone(), limits).await?))
+}
+
+/// Where trained models answer: in this process, or on a vLLM server.
+pub(crate) fn shelf(config: &Config, local: Arc<LocalShelf>) -> anyhow::Result<Arc<dyn Shelf>> {
+    if config.tuning.vllm_url.is_empty() {
+        return Ok(local);
+    }
+    Ok(Arc::new(vllm::VllmShelf::new(config)?))
+}
+
 /// Jobs of the settings.
-pub(crate) fn jobs(config: &Config, library: &Library, files: Arc<FileStore>) -> anyhow::Result<Jobs> {
-    let bases = Bases::of(config);
-    let directory = library.directory.path().to_owned();
+pub(crate) fn jobs(
+    config: &Config,
+    directory: &DataDirectory,
+    catalog: Arc<Catalog>,
+    files: Arc<FileStore>,
+    local: Arc<LocalShelf>,
+) -> anyhow::Result<Jobs> {
+    let mut bases = Bases::of(config);
+    if !config.tuning.vllm_url.is_empty() {
+        // Weights are the other server's.
+        bases.files.clear();
+    }
+    // Another program may be started elsewhere, and another server reads the adapters: names of files must mean the same there.
+    let directory = std::path::absolute(directory.path())?;
     let (url, secret) = (&config.tuning.webhook_url, &config.tuning.webhook_secret_env);
     let webhook = signed_webhook("tuning.webhook_secret_env", url, secret, WEBHOOK_WAIT)?;
     let disk = directory.clone();
     let parts = Parts {
-        catalog: library.catalog.clone(),
+        catalog,
         files,
-        workshop: Arc::new(LocalWorkshop { bases, threads: threads(config.chat.threads) }),
-        shelf: library.shelf.clone(),
+        workshop: Arc::new(ConfiguredWorkshop { bases, threads: threads(config.chat.threads), command: command(config) }),
+        shelf: shelf(config, local)?,
         check: Arc::new(RowsCheck),
         webhook,
         resources: Arc::new(move || Resources::of_machine(&disk)),
@@ -42,6 +72,20 @@ pub(crate) fn jobs(config: &Config, library: &Library, files: Arc<FileStore>) ->
         hyperparameters: hyperparameters(config)?,
     };
     Ok(Jobs::new(parts, settings))
+}
+
+/// The program that trains, where one does.
+fn command(config: &Config) -> Option<CommandSettings> {
+    let tuning = &config.tuning;
+    let (program, arguments) = tuning.command.split_first().filter(|_| tuning.trainer == TrainerKind::Command)?;
+    Some(CommandSettings {
+        program: program.clone(),
+        arguments: arguments.to_vec(),
+        environment: groundtone_config::variables(&tuning.command_env),
+        timeout: Duration::from_secs(tuning.command_timeout_seconds),
+        output_bytes: tuning.command_output_mb << 20,
+        grace: GRACE,
+    })
 }
 
 fn hyperparameters(config: &Config) -> anyhow::Result<Hyperparameters> {
@@ -112,12 +156,13 @@ impl Bases {
     }
 }
 
-struct LocalWorkshop {
+struct ConfiguredWorkshop {
     bases: Bases,
     threads: usize,
+    command: Option<CommandSettings>,
 }
 
-impl Workshop for LocalWorkshop {
+impl Workshop for ConfiguredWorkshop {
     fn names(&self) -> Vec<String> {
         self.bases.names.iter().map(|(name, _)| name.clone()).collect()
     }
@@ -127,10 +172,17 @@ impl Workshop for LocalWorkshop {
     }
 
     fn trainer(&self, model: &str) -> Result<Arc<dyn Trainer>, TrainError> {
+        if let Some(command) = &self.command {
+            return Ok(Arc::new(CommandTrainer::new(model, self.model_file(model), command.clone())));
+        }
         let failed = |reason: String| TrainError::Model { model: model.to_owned(), reason };
         let path = self.bases.files.get(model).ok_or_else(|| failed("it is no longer in `tuning.base_models`".to_owned()))?;
         let tokenizer = ChatTokenizer::load(path, model).map_err(|error| failed(error.to_string()))?;
         Ok(Arc::new(LoraTrainer::new(path, model, Arc::new(tokenizer), self.threads)?))
+    }
+
+    fn model_file(&self, model: &str) -> Option<PathBuf> {
+        self.bases.files.get(model).cloned()
     }
 }
 
