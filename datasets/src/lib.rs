@@ -12,6 +12,7 @@ mod error;
 mod example;
 pub mod export;
 mod manifest;
+mod origins;
 mod random;
 mod read;
 pub mod split;
@@ -29,6 +30,7 @@ pub use manifest::{
     BuildRecord, Counts, DatasetPaths, Entry, FileRecord, MANIFEST_FORMAT, Manifest, RowRecord, SnippetRecord, SourceRecord, describe,
     read_entries,
 };
+pub use origins::origins;
 pub use read::{Columns, Format, ReadOptions, Record, Records, Turns};
 pub use tokens::{Frame, RowTokens, row_tokens};
 pub use traces::{TraceExamples, TracesReport};

@@ -38,8 +38,8 @@ pub use releases::{ReleaseEvent, ReleaseRecord};
 pub use runs::RunRecord;
 pub use traces::{Feedback, Outcome, Retention, Thumb, TraceFilter, TraceRecord, TracedSnippet};
 pub use tuning::{
-    CheckpointRecord, EventRecord, HyperparameterChoice, JobError, JobRecord, JobStatus, ModelRecord, NewEvent, PendingWebhook,
-    PermissionRecord, StepRecord,
+    CheckpointRecord, DatasetDocument, DatasetRecord, DatasetSnippet, EventRecord, HyperparameterChoice, JobError, JobRecord, JobStatus,
+    ModelRecord, NewEvent, PendingWebhook, PermissionRecord, StepRecord,
 };
 pub use uploads::{PartRecord, UploadError, UploadRecord, UploadStatus};
 pub use vector_stores::{StoreFileRecord, StoreFileStatus, StoreRecord};

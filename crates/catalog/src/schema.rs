@@ -77,4 +77,5 @@ pub(crate) const STEPS: &[&[&str]] = &[
             attempts INTEGER NOT NULL, next_at INTEGER NOT NULL, error TEXT, PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID",
         "CREATE INDEX handoffs_by_time ON handoffs (state, next_at)",
     ],
+    &["CREATE TABLE datasets (tenant TEXT NOT NULL, sha256 TEXT NOT NULL, created_at INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (tenant, sha256)) STRICT, WITHOUT ROWID"],
 ];

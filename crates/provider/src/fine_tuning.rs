@@ -144,6 +144,28 @@ impl FineTuningClient {
         self.endpoint.read_json(self.endpoint.send(request).await?).await
     }
 
+    /// What is known of the rows with this hash, on one of our own servers; `None` for a server that is not.
+    pub async fn knows_dataset(&self, sha256: &str) -> Result<Option<bool>, Error> {
+        match self.get::<serde_json::Value>(&format!("/groundtone/datasets/{}", segment(sha256)), &[]).await {
+            Ok(_) => Ok(Some(true)),
+            Err(Error::Refused { status: 400..=499, detail, .. }) => {
+                Ok(detail.and_then(|detail| detail.code).is_some_and(|code| code == "dataset_not_found").then_some(false))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells one of our own servers what rows were made of.
+    pub async fn put_dataset(&self, sha256: &str, body: &impl Serialize) -> Result<(), Error> {
+        let request = self.endpoint.request(Method::PUT, &format!("/groundtone/datasets/{}", segment(sha256)));
+        self.endpoint.send(request.json(body)).await.map(drop)
+    }
+
+    /// Where a model comes from, on one of our own servers.
+    pub async fn lineage(&self, model: &str) -> Result<serde_json::Value, Error> {
+        self.get(&format!("/groundtone/models/{}/lineage", segment(model)), &[]).await
+    }
+
     async fn page<T: DeserializeOwned>(&self, path: &str, after: Option<&str>, limit: u32) -> Result<PlainPage<T>, Error> {
         let limit = limit.to_string();
         let mut query = vec![("limit", limit.as_str())];

@@ -21,7 +21,9 @@ mod state;
 mod stores;
 
 pub use access::{AccessPolicy, Need, OWNER_HEADER, ROUTES};
+pub use api::adapters::ExportBody;
 pub use api::aliases::{Alias, AliasBody};
+pub use api::datasets::DatasetBody;
 pub use api::generations::{GenerationList, SwitchBody};
 pub use api::handoffs::HandoffList;
 pub use api::keys::{AuditList, KeyList, ListedKey};
@@ -88,8 +90,6 @@ pub fn app(state: Arc<AppState>) -> Router {
         .route("/v1/groundtone/releases/promote", post(api::releases::promote))
         .route("/v1/groundtone/releases/canary", post(api::releases::canary))
         .route("/v1/groundtone/releases/rollback", post(api::releases::rollback))
-        .route("/v1/groundtone/aliases", get(api::aliases::list))
-        .route("/v1/groundtone/aliases/{id}", put(api::aliases::put).delete(api::aliases::delete))
         .route("/v1/groundtone/search", post(api::search::search))
         .route("/v1/groundtone/ingest", post(api::owner::ingest))
         .route("/v1/groundtone/datasets", post(api::owner::build))
@@ -141,6 +141,7 @@ fn tuning_routes(state: &AppState) -> Router<Arc<AppState>> {
     // A form around the file takes some room of its own.
     let form = |most: usize| DefaultBodyLimit::max(most.saturating_add(FORM_BYTES));
     let upload = post(api::files::create).layer(form(state.limits.max_document_bytes.max(state.limits.max_training_bytes)));
+    let dataset = put(api::datasets::put).layer(DefaultBodyLimit::max(state.limits.max_training_bytes));
     Router::new()
         .route("/v1/files", get(api::files::list).merge(upload))
         .route("/v1/files/{id}", get(api::files::retrieve).delete(api::files::delete))
@@ -158,6 +159,12 @@ fn tuning_routes(state: &AppState) -> Router<Arc<AppState>> {
         .route("/v1/fine_tuning/jobs/{id}/checkpoints", get(tuning::checkpoints))
         .route("/v1/fine_tuning/checkpoints/{model}/permissions", get(tuning::permissions).post(tuning::grant))
         .route("/v1/fine_tuning/checkpoints/{model}/permissions/{id}", delete(tuning::revoke))
+        .route("/v1/groundtone/models/export", post(api::adapters::export))
+        .route("/v1/groundtone/models/import", post(api::adapters::import))
+        .route("/v1/groundtone/models/{id}/lineage", get(api::adapters::lineage))
+        .route("/v1/groundtone/datasets/{sha256}", get(api::datasets::retrieve).merge(dataset))
+        .route("/v1/groundtone/aliases", get(api::aliases::list))
+        .route("/v1/groundtone/aliases/{id}", put(api::aliases::put).delete(api::aliases::delete))
         .route("/v1/models", get(api::models::list))
         .route("/v1/models/{id}", get(api::models::retrieve).delete(api::models::delete))
 }

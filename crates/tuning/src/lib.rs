@@ -6,16 +6,20 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod adapter_file;
+mod command;
 mod error;
 mod gguf;
 pub mod jobs;
 mod lora;
+mod merged;
 mod peft;
 mod trainer;
 
+pub use command::{CommandSettings, CommandTrainer};
 pub use error::TrainError;
 pub use lora::{LEARNING_RATE, LoraTrainer};
-pub use peft::{export_merged, export_peft, import_peft};
+pub use merged::{export_gguf, export_merged};
+pub use peft::{copy_peft, export_peft, import_peft};
 pub use trainer::{
     Checkpoint, Command, End, Estimate, Hyperparameters, Method, Metrics, Outcome, Progress, TargetModule, Trainer, TrainingRequest,
 };

@@ -3,6 +3,7 @@ use crate::Global;
 use crate::output::{hint, json, line, say};
 use groundtone_openai_api::FineTuningJobRequest;
 use groundtone_provider::FineTuningClient;
+use groundtone_server::DatasetBody;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -76,12 +77,34 @@ async fn file(client: &FineTuningClient, given: &str) -> anyhow::Result<String> 
     if path.is_file() {
         let uploaded = client.upload(path, "fine-tune").await?;
         say(format!("uploaded {given} as {} ({} bytes)", uploaded.id, uploaded.bytes));
+        send_manifest(client, path).await?;
         return Ok(uploaded.id);
     }
     if given.starts_with("file-") {
         return Ok(given.to_owned());
     }
     Err(hint(format!("there is no file {given}"), "name a .jsonl file, or the id of an uploaded one (file-...)"))
+}
+
+/// Tells one of our own servers what the rows were made of, if their manifest stands beside them. Nothing of it goes to any other server.
+async fn send_manifest(client: &FineTuningClient, rows: &Path) -> anyhow::Result<()> {
+    let (manifest, documents) = match groundtone_datasets::origins(rows) {
+        Ok(Some(origins)) => origins,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            say(format!("the model will not know what its rows were made of: {error}"));
+            return Ok(());
+        }
+    };
+    let sha256 = manifest.file.sha256.clone();
+    if client.knows_dataset(&sha256).await? == Some(false) {
+        let body = DatasetBody { manifest: serde_json::to_value(&manifest)?, documents };
+        match client.put_dataset(&sha256, &body).await {
+            Ok(()) => say("sent the manifest of the rows along"),
+            Err(error) => say(format!("the model will not know what its rows were made of: {error}")),
+        }
+    }
+    Ok(())
 }
 
 fn method(create: &Create) -> Value {

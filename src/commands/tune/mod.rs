@@ -2,6 +2,7 @@
 
 mod create;
 mod import;
+mod models;
 mod plot;
 mod watch;
 
@@ -62,6 +63,12 @@ enum Action {
     Resume(Job),
     /// Take an account's fine-tuning along before its models stop answering: days left, files, jobs, metrics, answers
     Import(import::Import),
+    /// Write a trained model as files for other programs
+    Export(models::Export),
+    /// Let an adapter that PEFT saved answer as a model of its own
+    ImportAdapter(models::ImportAdapter),
+    /// Show where a model comes from: job, rows, prompt, snippets, documents, and whether they have changed since
+    Lineage(models::OfModel),
     /// Let an old name answer from its replacement, on one of our own servers
     Alias {
         /// The name that clients send: ft:gpt-4o-mini-2024-07-18:acme::AbC12345
@@ -79,17 +86,22 @@ struct Job {
 
 pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     let config = settings(global, &[])?;
-    let client = client(&config, &args.server)?;
+    let server = &args.server;
+    let client = || client(&config, server);
     match args.action {
-        Action::Create(create) => create::run(global, &client, &create).await,
-        Action::Watch(watch) => watch::run(global, &client, &watch).await,
-        Action::List => list(global, &client).await,
-        Action::Cancel(job) => act(global, &client, &job, JobAction::Cancel).await,
-        Action::Pause(job) => act(global, &client, &job, JobAction::Pause).await,
-        Action::Resume(job) => act(global, &client, &job, JobAction::Resume).await,
-        Action::Import(import) => import::run(global, &config, &client, &import).await,
+        // These open the data directory themselves where no server has it.
+        Action::Export(export) => models::export(global, &config, server, &export).await,
+        Action::ImportAdapter(import) => models::import(global, &config, server, &import).await,
+        Action::Lineage(of) => models::lineage(global, &config, server, &of).await,
+        Action::Create(create) => create::run(global, &client()?, &create).await,
+        Action::Watch(watch) => watch::run(global, &client()?, &watch).await,
+        Action::List => list(global, &client()?).await,
+        Action::Cancel(job) => act(global, &client()?, &job, JobAction::Cancel).await,
+        Action::Pause(job) => act(global, &client()?, &job, JobAction::Pause).await,
+        Action::Resume(job) => act(global, &client()?, &job, JobAction::Resume).await,
+        Action::Import(import) => import::run(global, &config, &client()?, &import).await,
         Action::Alias { name, model } => {
-            let alias = client.put_alias(&name, &model).await?;
+            let alias = client()?.put_alias(&name, &model).await?;
             if global.json { json(&alias) } else { line(format!("{name} answers from {model}")) }
         }
     }

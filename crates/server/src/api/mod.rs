@@ -1,9 +1,11 @@
 //! One module for each family of routes.
 
+pub(crate) mod adapters;
 pub(crate) mod aliases;
 pub(crate) mod beside;
 pub(crate) mod chat;
 pub(crate) mod conversation;
+pub(crate) mod datasets;
 pub(crate) mod documents;
 pub(crate) mod embeddings;
 pub(crate) mod evaluations;

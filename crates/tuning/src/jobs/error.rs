@@ -43,6 +43,38 @@ pub enum JobsError {
         /// Most of them.
         most: u64,
     },
+    /// There is no such model, or its file is missing.
+    #[error("there is no model `{id}` here")]
+    NoModel {
+        /// What was asked for.
+        id: String,
+    },
+    /// An adapter fits one base model, and nobody said which.
+    #[error("name the base model that the adapter was trained on: {}", available(.mapped))]
+    WhichBase {
+        /// What can be named.
+        mapped: Vec<String>,
+    },
+    /// A model has this name already.
+    #[error("there is a model `{id}` already")]
+    NameTaken {
+        /// The name.
+        id: String,
+    },
+    /// A folder that cannot be written into, or read from.
+    #[error("{} {reason}", path.display())]
+    Folder {
+        /// Which one.
+        path: std::path::PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// An adapter that cannot be read, applied or written.
+    #[error(transparent)]
+    Adapter(#[from] crate::TrainError),
+    /// A model that cannot answer.
+    #[error("the model cannot be loaded: {0}")]
+    Load(#[source] groundtone_provider::Error),
     /// The catalog or the disk.
     #[error(transparent)]
     Catalog(#[from] groundtone_catalog::Error),
@@ -59,8 +91,16 @@ impl JobsError {
     /// How it should be answered. A job that is over is an invalid request and no conflict: OpenAI's SDKs send a request again that ends in a conflict.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Model { .. } | Self::File { .. } | Self::Status { .. } => ErrorKind::InvalidRequest,
+            Self::NotFound { .. } | Self::NoModel { .. } => ErrorKind::NotFound,
+            // Who exports and imports owns the files that are named.
+            Self::Model { .. }
+            | Self::File { .. }
+            | Self::Status { .. }
+            | Self::WhichBase { .. }
+            | Self::NameTaken { .. }
+            | Self::Folder { .. }
+            | Self::Adapter(_)
+            | Self::Load(_) => ErrorKind::InvalidRequest,
             Self::Full { .. } => ErrorKind::Overloaded,
             Self::Catalog(error) => error.kind(),
         }

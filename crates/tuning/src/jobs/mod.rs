@@ -4,8 +4,10 @@
 //! that was seen. A job that was running when the process ended is queued again and goes on from its last checkpoint; the name of its model and the id of its result file were
 //! chosen when it was made, so it ends with one of each.
 
+mod adapters;
 mod check;
 mod error;
+mod lineage;
 mod progress;
 mod resources;
 mod result;
@@ -15,8 +17,10 @@ mod state;
 mod watch;
 mod webhook;
 
+pub use adapters::{ExportFormat, Exported, NewAdapter};
 pub use check::{CheckRows, FileProblem, PlainCheck};
 pub use error::JobsError;
+pub use lineage::{DocumentOrigin, DocumentState, JobOrigin, Lineage};
 pub use resources::Resources;
 pub use result::result_csv;
 pub use service::{Jobs, JobsSettings, NewJob, Parts, open_tuned};
@@ -26,7 +30,7 @@ use crate::{TrainError, Trainer};
 use async_trait::async_trait;
 use groundtone_catalog::ModelRecord;
 use groundtone_provider::ChatModel;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where trainers come from.
@@ -42,11 +46,28 @@ pub trait Workshop: Send + Sync {
     /// # Errors
     /// A model that cannot be trained, or whose files are missing.
     fn trainer(&self, model: &str) -> Result<Arc<dyn Trainer>, TrainError>;
+
+    /// The GGUF file of a model; `None` where its weights are somewhere else.
+    fn model_file(&self, model: &str) -> Option<PathBuf>;
+}
+
+/// What an adapter is kept as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdapterKind {
+    /// A file that llama.cpp applies to a base model.
+    Gguf,
+    /// A folder as PEFT saves one.
+    Peft,
 }
 
 /// Where trained models answer.
 #[async_trait]
 pub trait Shelf: Send + Sync {
+    /// What adapters are kept as, so that they can be loaded here.
+    fn adapter_kind(&self) -> AdapterKind {
+        AdapterKind::Gguf
+    }
+
     /// The model with this adapter, loaded if it is not yet. `id` is unique among tenants.
     ///
     /// # Errors
@@ -61,4 +82,10 @@ pub trait Shelf: Send + Sync {
 
     /// Unloads it.
     async fn forget(&self, id: &str);
+}
+
+/// Files of gigabytes are read and written away from the runtime's threads.
+async fn blocking_adapter<T: Send + 'static>(work: impl FnOnce() -> Result<T, JobsError> + Send + 'static) -> Result<T, JobsError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| TrainError::Compute(error.to_string()))?
 }

@@ -16,6 +16,9 @@ use tokio_util::task::TaskTracker;
 
 /// How often webhooks are looked after where nothing else happens.
 const IDLE: Duration = Duration::from_secs(5);
+/// Attempts at loading a new model where that may pass later, and the first pause between them; each one is twice as long as the one before.
+const LOADS: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// Beta of DPO where nobody says (Rafailov et al. 2023).
 const BETA: f64 = 0.1;
 
@@ -73,8 +76,9 @@ impl Jobs {
         let id = job.id;
         let done = match read {
             Ok((estimate, used)) => {
-                let text =
-                    format!("Files validated, moving job to queued state: {} rows, {} tokens an epoch", estimate.rows, estimate.tokens);
+                // A program that trains does not say beforehand how it reads the rows.
+                let tokens = if estimate.tokens > 0 { format!(", {} tokens an epoch", estimate.tokens) } else { String::new() };
+                let text = format!("Files validated, moving job to queued state: {} rows{tokens}", estimate.rows);
                 self.happen(tenant, &id, JobEvent::FilesRead, vec![self.said(text)], |job| {
                     job.used = Some(used);
                     job.total_steps = Some(estimate.steps);
@@ -231,7 +235,7 @@ impl Jobs {
 
     async fn succeed(&self, tenant: &Tenant, job: &JobRecord, adapter: &Path, tokens: u64) -> Result<(), JobsError> {
         let model = self.model_record(job, &job.model_name, adapter, false);
-        if let Err(error) = self.open(tenant, &model).await {
+        if let Err(error) = self.open_patiently(tenant, &model).await {
             let error = JobError { code: "model_not_loaded".to_owned(), message: error.to_string(), param: None };
             return self.fail(tenant, &job.id, error).await.map(|_| ());
         }
@@ -252,6 +256,19 @@ impl Jobs {
             }
         }
         Ok(())
+    }
+
+    /// A training is worth more than a minute of a server that is away.
+    async fn open_patiently(&self, tenant: &Tenant, model: &ModelRecord) -> Result<(), groundtone_provider::Error> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..LOADS {
+            match self.open(tenant, model).await {
+                Err(error) if error.is_passing() => tokio::time::sleep(pause).await,
+                other => return other.map(drop),
+            }
+            pause *= 2;
+        }
+        self.open(tenant, model).await.map(drop)
     }
 
     pub(super) fn model_record(&self, job: &JobRecord, id: &str, adapter: &Path, checkpoint: bool) -> ModelRecord {
@@ -305,7 +322,10 @@ impl Jobs {
     /// Removes a model's adapter, and its job's folder with the last of them.
     pub(super) async fn remove_adapter(&self, tenant: &Tenant, model: &ModelRecord) {
         let path = self.settings.directory.join(&model.adapter);
-        if let Err(error) = tokio::fs::remove_file(&path).await {
+        let removed = if path.is_dir() { tokio::fs::remove_dir_all(&path).await } else { tokio::fs::remove_file(&path).await };
+        if let Err(error) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(model = model.id, %error, "an adapter could not be removed");
         }
         let Some(job) = &model.job else { return };
@@ -375,6 +395,8 @@ fn of_trainer(error: &TrainError) -> JobError {
         }
         TrainError::Model { .. } => job_error("model_not_available", error.to_string(), Some("model")),
         TrainError::Diverged { .. } => job_error("training_diverged", error.to_string(), None),
+        TrainError::Adapter { reason, .. } => job_error("trainer_failed", format!("the adapter cannot be used: {reason}"), None),
+        TrainError::Program { .. } => job_error("trainer_failed", error.to_string(), None),
         other => internal(other),
     }
 }

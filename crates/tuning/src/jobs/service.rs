@@ -322,7 +322,7 @@ pub(super) fn shelf_id(tenant: &Tenant, model: &str) -> String {
 }
 
 /// `ft:{base}:{organization}:{suffix}:{8 characters}`. The colons are there without a suffix as well; nothing else in the name has one.
-fn model_name(base: &str, tenant: &Tenant, suffix: Option<&str>, chance: Uuid) -> String {
+pub(super) fn model_name(base: &str, tenant: &Tenant, suffix: Option<&str>, chance: Uuid) -> String {
     let plain = |text: &str| text.replace(|c: char| !(c.is_alphanumeric() || matches!(c, '-' | '_' | '.')), "-");
     let tail: String = chance.simple().to_string().chars().take(8).collect();
     format!("ft:{}:{tenant}:{}:{tail}", plain(base), suffix.map(plain).unwrap_or_default())

@@ -194,6 +194,10 @@ impl Workshop for OneTrainer {
     fn trainer(&self, _model: &str) -> Result<Arc<dyn Trainer>, TrainError> {
         Ok(self.0.clone())
     }
+
+    fn model_file(&self, _model: &str) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// A shelf that looks whether the adapter is there.

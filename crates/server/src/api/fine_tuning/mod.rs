@@ -35,6 +35,7 @@ impl From<JobsError> for ApiError {
         match error {
             JobsError::NotFound { .. } => api.param("fine_tuning_job_id").code("fine_tuning_job_not_found"),
             JobsError::Model { .. } => api.param("model").code("model_not_available"),
+            JobsError::NoModel { .. } => api.code("model_not_found"),
             JobsError::File { param, .. } => api.param(param).code("invalid_file"),
             JobsError::Status { .. } => api.code("invalid_job_status"),
             _ => api,
