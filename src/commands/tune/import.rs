@@ -15,10 +15,15 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Rows of a page, and most pages of anything.
 const PAGE: u32 = 100;
 const MOST_PAGES: usize = 1_000;
+/// Attempts at an answer, and the pauses between them.
+const MOST_ATTEMPTS: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Flags of `groundtone tune import`.
 #[derive(clap::Args)]
@@ -43,6 +48,8 @@ struct Found {
     /// When it stops answering: the server's own word, else `tuning.retirements`.
     shutdown_date: Option<String>,
     days_left: Option<i64>,
+    /// Whether the server still lists it; a job may name one that is gone.
+    listed: bool,
 }
 
 pub(super) async fn run(global: &Global, config: &Config, client: &FineTuningClient, import: &Import) -> anyhow::Result<()> {
@@ -51,6 +58,7 @@ pub(super) async fn run(global: &Global, config: &Config, client: &FineTuningCli
     if !global.json {
         models.iter().try_for_each(|found| {
             let left = match found.days_left {
+                _ if !found.listed => "is gone".to_owned(),
                 Some(days) if days < 0 => "has stopped".to_owned(),
                 Some(days) => format!("{days} days left"),
                 None => "no end known".to_owned(),
@@ -68,7 +76,7 @@ pub(super) async fn run(global: &Global, config: &Config, client: &FineTuningCli
         missing.extend(take_along(client, job, &import.out.join("jobs").join(&job.id)).await?);
     }
     let answers = match &import.questions {
-        Some(questions) => golden(client, &models, questions, &import.out).await?,
+        Some(questions) => golden(client, &models, questions, &import.out, &mut missing).await?,
         None => 0,
     };
     let result = json!({"out": import.out, "models": models.len(), "jobs": jobs.len(), "answers": answers, "missing": missing});
@@ -109,16 +117,20 @@ async fn every_event(client: &FineTuningClient, job: &str) -> anyhow::Result<Vec
 }
 
 async fn inventory(client: &FineTuningClient, config: &Config, jobs: &[FineTuningJob]) -> anyhow::Result<Vec<Found>> {
-    let mut found = Vec::new();
-    for model in client.models().await?.data {
-        if !model.id.starts_with("ft:") {
-            continue;
+    let listed = client.models().await?.data.into_iter().filter(|model| model.id.starts_with("ft:"));
+    let mut named: Vec<(String, Option<String>, bool)> = listed.map(|model| (model.id, model.shutdown_date, true)).collect();
+    for model in jobs.iter().filter_map(|job| job.fine_tuned_model.as_ref()) {
+        if named.iter().all(|(known, ..)| known != model) {
+            named.push((model.clone(), None, false));
         }
-        let job = jobs.iter().find(|job| job.fine_tuned_model.as_deref() == Some(&model.id));
-        let base = job.map_or_else(|| model.id.split(':').nth(1).unwrap_or_default().to_owned(), |job| job.model.clone());
-        let shutdown_date = model.shutdown_date.clone().or_else(|| config.tuning.retirement(&base).map(str::to_owned));
+    }
+    let mut found = Vec::new();
+    for (model, shutdown_date, listed) in named {
+        let job = jobs.iter().find(|job| job.fine_tuned_model.as_ref() == Some(&model));
+        let base = job.map_or_else(|| model.split(':').nth(1).unwrap_or_default().to_owned(), |job| job.model.clone());
+        let shutdown_date = shutdown_date.or_else(|| config.tuning.retirement(&base).map(str::to_owned));
         let days_left = shutdown_date.as_deref().and_then(|date| days_until(date, now()));
-        found.push(Found { model: model.id, base, job: job.map(|job| job.id.clone()), shutdown_date, days_left });
+        found.push(Found { model, base, job: job.map(|job| job.id.clone()), shutdown_date, days_left, listed });
     }
     found.sort_by_key(|found| (found.days_left.unwrap_or(i64::MAX), found.model.clone()));
     Ok(found)
@@ -178,21 +190,47 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     all().with_context(|| path.display().to_string())
 }
 
-/// What each model answers to each question, at temperature 0, as long as it still does. A replacement is measured by it.
-async fn golden(client: &FineTuningClient, models: &[Found], questions: &Path, out: &Path) -> anyhow::Result<usize> {
+/// An answer, asked for again where the server is only busy: an account's models stop on a day, and a night of questions must not end with the first 429.
+async fn answer(client: &FineTuningClient, body: &Value) -> Result<Value, groundtone_provider::Error> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..MOST_ATTEMPTS {
+        match client.chat(body).await {
+            Err(error) if error.is_passing() => tokio::time::sleep(error.retry_after().unwrap_or(pause).min(LONGEST_PAUSE)).await,
+            other => return other,
+        }
+        pause *= 2;
+    }
+    client.chat(body).await
+}
+
+/// What each model answers to each question, at temperature 0, as long as it still does. A replacement is measured by it. What a model does not answer is named in `missing`; the
+/// same command asks for it again.
+async fn golden(
+    client: &FineTuningClient,
+    models: &[Found],
+    questions: &Path,
+    out: &Path,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<usize> {
     let text = fs::read_to_string(questions).with_context(|| questions.display().to_string())?;
     let path = out.join("golden.jsonl");
     let known = fs::read_to_string(&path).unwrap_or_default();
     let mut file = fs::OpenOptions::new().create(true).append(true).open(&path).with_context(|| path.display().to_string())?;
     let mut kept = known.lines().count();
-    for found in models.iter().filter(|found| found.days_left.is_none_or(|days| days >= 0)) {
+    for found in models.iter().filter(|found| found.listed && found.days_left.is_none_or(|days| days >= 0)) {
         for (at, row) in text.lines().enumerate().filter(|(_, row)| !row.trim().is_empty()) {
             let name = format!("{}#{}", found.model, at + 1);
             if known.contains(&json!(name).to_string()) {
                 continue;
             }
             let messages = messages(row).with_context(|| format!("{}:{}", questions.display(), at + 1))?;
-            let answer = client.chat(&json!({"model": found.model, "messages": messages, "temperature": 0})).await?;
+            let answer = match answer(client, &json!({"model": found.model, "messages": messages, "temperature": 0})).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    missing.push(format!("the answer of {} to question {}: {error}", found.model, at + 1));
+                    continue;
+                }
+            };
             let record =
                 json!({"id": name, "model": found.model, "messages": messages, "answer": answer["choices"][0]["message"], "at": now()});
             writeln!(file, "{record}").with_context(|| path.display().to_string())?;
