@@ -1,26 +1,31 @@
 """Measures the local trainer. Each part prints one JSON line; `--parts` chooses.
 
-    ./gt bench tune [--parts labels,voice,speed,numerics] [--voice FOLDER] [--base FILE.gguf] [--torch PYTHON]
+    ./gt bench tune [--parts labels,voice,speed,decode,numerics,exports,kills] [--voice FOLDER] [--base FILE.gguf] [--torch PYTHON] [--kills N]
 
 labels     a three-label support classifier from 60 rows: held-out tickets right, tuned with a short prompt, untuned with a short and with a few-shot prompt; intervals are paired
 voice      rows of a brand's voice (FOLDER holds the zava-cora set): held-out answers that keep all its rules, untuned and tuned
 speed      tokens/s forward and backward at rows of 64, 256 and 600 tokens, and peak memory; with --torch beside PyTorch and PEFT, turn by turn
+decode     tokens/s of long answers with an adapter and without, turn by turn
 numerics   losses beside those of PyTorch and PEFT, computed anew (--torch)
+exports    an adapter written as PEFT saves one, and worked into the base: transformers and PEFT load both, and say the same (--torch)
+kills      a job of the real server, killed (SIGKILL) at N random instants of its life (--kills N): it ends as it would have, with one result
 
-PYTHON is an interpreter that has torch, transformers, peft and gguf.
+PYTHON is an interpreter that has torch, transformers, peft and gguf. A part that needs what was not given says so.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import hashlib
 import random
 import re
-import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "crates/tuning/tests/fixtures"
@@ -201,7 +206,6 @@ def speed(lora, arguments):
                 peft = peft_reference.first_values(str(lora.base), str(lora.program), request, folder)
                 (folder / "torch.json").write_text(json.dumps(request))
             for _ in range(arguments.rounds):
-                before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
                 done = subprocess.run(["/usr/bin/env", "python3", "-c", MEASURE, str(lora.program), str(lora.base), json.dumps(request), str(folder)], capture_output=True, text=True)
                 lines = [json.loads(line) for line in done.stdout.splitlines()]
                 ours += [line["tokens"] / line["seconds"] for line in lines if "norm" in line][1:]
@@ -215,6 +219,8 @@ def speed(lora, arguments):
                     memory["torch"] = max(memory.get("torch", 0), lines[-1]["mb"])
         middle = lambda values: sorted(values)[len(values) // 2]
         figures = {"length": length, "batch": batch, "tokens_per_second": middle(ours), "peak_mb": memory["ours"]}
+        if length == 600:
+            figures["minutes_of_100_such_rows_3_epochs_extrapolated"] = 100 * 3 * length / middle(ours) / 60
         if theirs:
             figures |= {"torch_tokens_per_second": middle(theirs), "ratio": middle(ours) / middle(theirs), "torch_peak_mb": memory["torch"]}
         say("speed", load=os.getloadavg()[0], **figures)
@@ -234,15 +240,29 @@ print(json.dumps({"mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss /
 """.replace("print(done.stdout)", "print(done.stdout.strip())")
 
 
+def decode(lora, arguments):
+    """Long answers to the same questions, with an adapter that was hardly trained (its size is what costs) and without."""
+    stories = ["a lighthouse keeper", "a lost parcel", "two cyclists", "an old kettle"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        done = lora.train(folder, method="supervised", training_file=str(FIXTURES / "support_train.jsonl"), hyperparameters={"n_epochs": 1, "batch_size": 60, "learning_rate_multiplier": 0.001})
+        asked = write(folder / "asked.jsonl", [chat("You tell long stories.", f"Tell me a long story about {story}.") for story in stories])
+        speeds = {"base": [], "adapter": []}
+        for _ in range(arguments.rounds):
+            for arm, adapter in [("base", None), ("adapter", done["adapter"])]:
+                answers = lora.ask(adapter, asked, 200)
+                speeds[arm] += [answer["usage"]["completion_tokens"] / answer["seconds"] for answer in answers]
+    middle = {arm: sorted(values)[len(values) // 2] for arm, values in speeds.items()}
+    say("decode", load=os.getloadavg()[0], tokens_per_second={arm: round(value, 1) for arm, value in middle.items()}, adapter_costs=1 - middle["adapter"] / middle["base"])
+
+
 def numerics(lora, arguments):
     if not arguments.torch:
         return say("numerics", skipped="--torch PYTHON is not given")
-    kept = (FIXTURES / "peft_reference.json").read_text()
-    try:
-        subprocess.run([arguments.torch, FIXTURES / "peft_reference.py", lora.base, lora.program], check=True, capture_output=True)
-        fresh = json.loads((FIXTURES / "peft_reference.json").read_text())
-    finally:
-        (FIXTURES / "peft_reference.json").write_text(kept)
+    with tempfile.TemporaryDirectory() as name:
+        out = pathlib.Path(name) / "reference.json"
+        checked([arguments.torch, FIXTURES / "peft_reference.py", lora.base, lora.program, out])
+        fresh = json.loads(out.read_text())
     for name, case in fresh.items():
         with tempfile.TemporaryDirectory() as folder:
             request = {"method": case["method"], "training_file": str(FIXTURES / case["training_file"]), "hyperparameters": case["hyperparameters"]}
@@ -251,19 +271,167 @@ def numerics(lora, arguments):
         say("numerics", case=name, steps=len(losses), worst_difference=f"{apart:.5f}", ours=[round(x, 4) for x in losses], torch=[round(x, 4) for x in case["losses"]])
 
 
+EXPORTED = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+import peft_reference as reference
+from transformers import AutoModelForCausalLM
+base, peft, merged = sys.argv[2:5]
+model, tokenizer = reference.load(base)
+ids = torch.tensor([reference.encode(tokenizer, [{"role": "user", "content": "I was charged twice."}, {"role": "assistant", "content": "billing"}])[0]])
+with torch.no_grad():
+    plain = model(input_ids=ids).logits[0]
+    tuned = reference.adapted(model, peft)(input_ids=ids).logits[0]
+    whole = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)(input_ids=ids).logits[0]
+print(json.dumps({"tokens": ids.numel(), "adapter_moves": (tuned - plain).abs().max().item(), "apart": (tuned - whole).abs().max().item(), "same_tokens": (tuned.argmax(-1) == whole.argmax(-1)).float().mean().item()}))
+"""
+
+
+def exports(lora, arguments):
+    if not arguments.torch:
+        return say("exports", skipped="--torch PYTHON is not given")
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        done = lora.train(folder, method="supervised", training_file=str(FIXTURES / "support_train.jsonl"), hyperparameters={"n_epochs": 1, "learning_rate_multiplier": 2.0, "trained_layers": 6})
+        checked([lora.program, "peft", done["adapter"], lora.base, folder / "peft"])
+        checked([lora.program, "merged", done["adapter"], lora.base, folder / "merged"])
+        found = checked([arguments.torch, "-c", EXPORTED, FIXTURES, lora.base, folder / "peft", folder / "merged"])
+    figures = json.loads(found.stdout.splitlines()[-1])
+    # The merged weights are in half precision, so logits differ in their third digit.
+    if figures["adapter_moves"] < 0.1 or figures["apart"] > 0.1:
+        sys.exit(f"exports: {figures}")
+    say("exports", **figures)
+
+
+class Served:
+    """The real server on a data directory of its own, with trainings of a second."""
+
+    def __init__(self, binary, folder):
+        self.binary, self.folder, self.process = binary, folder, None
+        documents = folder / "documents"
+        documents.mkdir()
+        (documents / "returns.md").write_text("# Returns\n\nYou can send your grinder back within 45 days of delivery.\n")
+        (folder / "groundtone.toml").write_text(
+            '[tuning]\nbase_models = ["base=smollm2-135m-instruct-q4_1"]\ntrained_layers = 1\nrank = 2\nmax_row_tokens = 64\ncheckpoint_every = 2\n'
+        )
+        self.run("ingest", str(documents))
+
+    def environment(self):
+        return {**os.environ, "GROUNDTONE_DATA_DIRECTORY": str(self.folder / "data"), "GROUNDTONE_OFFLINE": "1"}
+
+    def run(self, *arguments):
+        return checked([self.binary, *arguments], cwd=self.folder, env=self.environment())
+
+    def start(self):
+        self.process = subprocess.Popen([self.binary, "serve", "--port", "0"], cwd=self.folder, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for line in self.process.stdout:
+            if found := re.search(r"http://[0-9.:]+", line):
+                self.address = found[0]
+                return
+        sys.exit("kills: the server did not start")
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def get(self, path):
+        with urllib.request.urlopen(self.address + path, timeout=60) as answer:
+            return json.loads(answer.read())
+
+    def post(self, path, body):
+        request = urllib.request.Request(self.address + path, json.dumps(body).encode(), {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read())
+
+    def until_over(self, job, seconds=300):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = self.get(f"/v1/fine_tuning/jobs/{job}")
+            if found["status"] in ("succeeded", "failed", "cancelled"):
+                return found
+            time.sleep(0.05)
+        sys.exit(f"kills: job {job} did not end: {found}")
+
+    def result(self, job):
+        """What a job left: the losses of every step and the bytes of its adapter."""
+        request = urllib.request.Request(f"{self.address}/v1/files/{job['result_files'][0]}/content", headers={"accept": "text/csv"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            losses = answer.read().decode()
+        adapter = (self.folder / "data/tuning/default" / job["id"] / "run/adapter.gguf").read_bytes()
+        return losses, hashlib.sha256(adapter).hexdigest(), job["trained_tokens"]
+
+
+def kills(_lora, arguments):
+    random_instants = random.Random(20261127)
+    with tempfile.TemporaryDirectory() as name:
+        served = Served(arguments.binary, pathlib.Path(name))
+        rows = write(served.folder / "rows.jsonl", [{"messages": [{"role": "user", "content": f"Ticket {at}"}, {"role": "assistant", "content": LABELS[at % 3]}]} for at in range(12)])
+        served.start()
+        uploaded = json.loads(served.run("tune", "create", str(rows), "--model", "base", "--epochs", "3", "--batch-size", "2", "--seed", "7", "--json").stdout.splitlines()[-1])
+        calm = served.until_over(uploaded["id"])
+        expected, body = served.result(calm), {"model": "base", "training_file": calm["training_file"], "seed": 7, "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3, "batch_size": 2}}}}
+        # A whole life, from the request to the end, of a job that finds the model loaded.
+        began = time.monotonic()
+        served.until_over(served.post("/v1/fine_tuning/jobs", body)["id"])
+        life = time.monotonic() - began
+        at, redone, most_redone, trained_before, statuses = [], 0, 0, [], {}
+        for _ in range(arguments.kills):
+            instant = random_instants.uniform(0, life)
+            job = served.post("/v1/fine_tuning/jobs", body)["id"]
+            time.sleep(instant)
+            seen = served.get(f"/v1/fine_tuning/jobs/{job}")
+            served.kill()
+            at.append(instant)
+            statuses[seen["status"]] = statuses.get(seen["status"], 0) + 1
+            served.start()
+            over = served.until_over(job)
+            if over["status"] != "succeeded" or served.result(over) != expected or len(over["result_files"]) != 1:
+                sys.exit(f"kills: killed after {instant:.3f} s the job ended otherwise: {over}")
+            events = served.get(f"/v1/fine_tuning/jobs/{job}/events?limit=1000")["data"]
+            went_on = [event["data"]["resumed_at"] for event in events if "resumed_at" in (event["data"] or {})]
+            steps = [event["data"]["step"] for event in events if event["type"] == "metrics"]
+            again = len(steps) - len(set(steps))
+            redone, most_redone = redone + again, max(most_redone, again)
+            trained_before.append(max(went_on, default=0))
+            # checkpoint_every is 2: at most the step behind the last checkpoint, and the one that was being written, are done again.
+            if again > 2 or set(steps) != set(range(1, 19)):
+                sys.exit(f"kills: {again} steps were done again after a kill at {instant:.3f} s")
+        models = [model["id"] for model in served.get("/v1/models")["data"] if model["id"].startswith("ft:")]
+        served.kill()
+        if len(models) != arguments.kills + 2:
+            sys.exit(f"kills: {len(models)} models of {arguments.kills + 2} jobs")
+    say("kills", kills=len(at), life_seconds=life, first=min(at, default=0.0), last=max(at, default=0.0), while_it_was=statuses, went_on_after_a_checkpoint=sum(step > 0 for step in trained_before), steps_done_again=redone, most_after_one_kill=most_redone)
+
+
+def checked(command, **more):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **more)
+    if done.returncode != 0:
+        sys.exit(f"{command[0]}: {done.stderr[-2000:]}")
+    return done
+
+
+PARTS = {"labels": labels, "voice": voice, "speed": speed, "decode": decode, "numerics": numerics, "exports": exports, "kills": kills}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "groundtone/models"
     models = pathlib.Path(os.environ.get("GROUNDTONE_MODELS_DIRECTORY", cache))
-    parser.add_argument("--parts", default="labels,voice,speed,numerics")
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--binary", type=pathlib.Path, default=pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/groundtone")
+    parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--voice", type=pathlib.Path)
     parser.add_argument("--torch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--base", type=pathlib.Path, default=next(iter(sorted(models.glob("smollm2-135m-instruct-q4_1/*.gguf"))), None))
     arguments, _ = parser.parse_known_args()
+    unknown = [part for part in arguments.parts.split(",") if part not in PARTS]
+    if unknown or arguments.base is None:
+        parser.error(f"no part is called {unknown[0]}" if unknown else "the base model is not here: run `groundtone models pull`, or name a file with --base")
     lora = Lora(arguments.base)
     for part in arguments.parts.split(","):
-        {"labels": labels, "voice": voice, "speed": speed, "numerics": numerics}[part](lora, arguments)
+        PARTS[part](lora, arguments)
 
 
 if __name__ == "__main__":
