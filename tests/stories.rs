@@ -11,6 +11,7 @@
 )]
 
 mod stories {
+    pub mod adapters;
     pub mod architecture;
     pub mod bad_input;
     pub mod beside_server;

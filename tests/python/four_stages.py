@@ -55,7 +55,7 @@ def problems(content):
     return found
 
 
-training, held_out = rows_of(THINGS[:4]), rows_of(THINGS[4:])
+training, held_out = rows_of(THINGS[:3]), rows_of(THINGS[4:])
 content = "".join(json.dumps(row) + "\n" for row in training).encode()
 broken = content.replace(b'"assistant"', b'"robot"', 1) + b"{half a row\n"
 assert problems(content) == [] and len(problems(broken)) == 3, problems(broken)

@@ -76,6 +76,8 @@ fn only_who_can_read_the_data_directory_may_steer_the_server() {
         ("POST", "/v1/groundtone/fsck", r#"{"collection":"documents"}"#),
         ("POST", "/v1/groundtone/datasets", r#"{"tenant":"default","build":{}}"#),
         ("POST", "/v1/groundtone/generations/gc", r#"{"keep":0}"#),
+        ("POST", "/v1/groundtone/models/export", r#"{"model":"ft:a","format":"peft","to":"/tmp/there"}"#),
+        ("POST", "/v1/groundtone/models/import", r#"{"folder":"/etc","name":"a"}"#),
     ] {
         for headers in [&[][..], &[("x-groundtone-owner", "guess")], &[("authorization", "Bearer guess")]] {
             let (status, _, body) = server.request(method, path, headers, body);
