@@ -72,7 +72,9 @@ impl PersonalKind {
             Self::Card => longest_run(found, is_card),
             Self::Iban => longest_run(found, is_iban),
             Self::IpAddress => is_address(found).then_some(0..found.len()),
-            Self::Secret | Self::Email | Self::SocialSecurity | Self::Phone => Some(0..found.len()),
+            // `0000 0000 0000` holds a place.
+            Self::Phone => found.bytes().any(|byte| (b'1'..=b'9').contains(&byte)).then_some(0..found.len()),
+            Self::Secret | Self::Email | Self::SocialSecurity => Some(0..found.len()),
         }
     }
 }
@@ -217,7 +219,7 @@ mod tests {
         for text in [
             "",
             "Order 4111 1111 1111 1112 has a wrong check digit",
-            "DE00 3704 0044 0532 0130 00",
+            "DE00 3704 1144 1532 1130 11",
             "AT62 1904 3002 3457 3202 is no IBAN",
             "999.1.1.1 and version 1.2.3",
             "SKU PFIP000002, $44.00, 350 to 400 square feet",
