@@ -26,8 +26,8 @@ use row::Shape;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// How long a block may take before somebody looks whether its thread still lives.
@@ -62,8 +62,31 @@ impl Default for Options {
             max_line_bytes: 8 << 20,
             max_problems: 1_000,
             threads: 0,
-            tokens: OpenAiTokens::for_model("gpt-4.1"),
+            tokens: Arc::new(Gpt41::default()),
         }
+    }
+}
+
+/// The tokenizer of today's OpenAI models, read when the first row is long enough to be counted: it takes more memory than everything else here.
+struct Gpt41(LazyLock<Arc<OpenAiTokens>>);
+
+impl Default for Gpt41 {
+    fn default() -> Self {
+        Self(LazyLock::new(|| OpenAiTokens::for_model("gpt-4.1")))
+    }
+}
+
+impl CountTokens for Gpt41 {
+    fn id(&self) -> &str {
+        self.0.id()
+    }
+
+    fn token_starts(&self, text: &str) -> Vec<u32> {
+        self.0.token_starts(text)
+    }
+
+    fn count(&self, text: &str) -> usize {
+        self.0.count(text)
     }
 }
 
