@@ -73,7 +73,7 @@ def ingest(binary, folder, texts):
     done = subprocess.run([binary, "ingest", str(documents), "--json"], capture_output=True, text=True, cwd=folder, env=environment)
     if done.returncode != 0:
         sys.exit(done.stderr[-2000:])
-    return {flagged["document"]: flagged["flags"] for flagged in json.loads(done.stdout.strip().splitlines()[-1])["flagged"]}
+    return {flagged["document"]: flagged["flags"] for flagged in json.loads(done.stdout.strip().splitlines()[-1]).get("flagged", [])}
 
 
 def flags(arguments):
@@ -99,6 +99,8 @@ class Server:
         settings = f'[assistant]\nname = "mail"\n[citations]\npolicy = "{policy}"\n[variants.prompted]\nprompt_file = "plain.md"\n[traces]\nkeep = false\n'
         (folder / "groundtone.toml").write_text(settings)
         environment = {**os.environ, "GROUNDTONE_OFFLINE": "1", "GROUNDTONE_DATA_DIRECTORY": str(folder / "data")}
+        # A server wants a collection; the e-mails come one at a time.
+        ingest(binary, folder, ["The office is open from nine to five."])
         self.running = Running([binary, "serve", "--port", "0"], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         for line in self.running.process.stdout:
             if "http://" in line:
