@@ -329,6 +329,9 @@ fn an_answer_leaves_a_trace_takes_feedback_and_can_be_replayed() {
     assert_eq!(ids("?thumb=down"), [good.as_str()]);
     assert_eq!(ids("?abstained=true"), [unknown.as_str()]);
     assert_eq!((ids("").len(), ids("?outcome=failed").len(), ids("?limit=1").len()), (4, 1, 1));
+    let (status, refused) = server.json("GET", "/v1/groundtone/traces?limit=many", &Value::Null);
+    assert_eq!((status, &refused["error"]["type"]), (400, &json!("invalid_request_error")));
+    assert!(refused["error"]["message"].as_str().unwrap().starts_with("the query has the wrong shape: "), "{refused}");
     assert_eq!(ids(&format!("?before={unknown}")), [good.as_str()]);
     assert_eq!(server.request("GET", "/v1/groundtone/traces?thumbs=down", &[], "").0, 400);
     // A client that leaves leaves a trace too.

@@ -272,6 +272,10 @@ mod tests {
         fn tokens(&self) -> Arc<dyn CountTokens> {
             Arc::new(Words)
         }
+        /// From the tenth call on.
+        fn is_resting(&self) -> bool {
+            self.0.load(Ordering::SeqCst) >= 10
+        }
         async fn chat(&self, request: ChatRequest) -> Result<ChatStream, Error> {
             self.0.fetch_add(1, Ordering::SeqCst);
             let text = request.messages[0].content.clone();
@@ -349,8 +353,10 @@ mod tests {
         }
         assert_eq!(calls(), 9, "half an answer and calls of tools are not kept");
         cache.clear();
+        assert!(!model.is_resting());
         said(&model, request("hello", 0.0, 1)).await;
         assert_eq!(calls(), 10);
+        assert!(model.is_resting(), "a fallback must see that the model behind the cache rests");
     }
 
     #[tokio::test]

@@ -15,14 +15,15 @@ pub struct PatternError {
 /// Replaces what it knows.
 #[derive(Debug, Clone, Default)]
 pub struct Redactor {
-    kinds: Vec<PersonalKind>,
+    /// Nothing, or secrets: they go first, because an installation's pattern that takes out a part of a key would hide the rest of it.
+    secrets: &'static [PersonalKind],
     own: Vec<(String, Regex)>,
+    kinds: Vec<PersonalKind>,
 }
 
 impl Redactor {
     /// Secrets, these kinds, and patterns of an installation's own: `NAME=REGEX`.
-    pub fn new(mut kinds: Vec<PersonalKind>, own: &[String]) -> Result<Self, PatternError> {
-        kinds.push(PersonalKind::Secret);
+    pub fn new(kinds: Vec<PersonalKind>, own: &[String]) -> Result<Self, PatternError> {
         let own = own.iter().map(|entry| {
             let problem = |reason: String| PatternError { entry: entry.clone(), reason };
             let named = entry.split_once('=').filter(|(name, pattern)| !name.is_empty() && !pattern.is_empty());
@@ -30,7 +31,7 @@ impl Redactor {
             let last = |error: &regex::Error| error.to_string().lines().last().unwrap_or_default().trim().to_owned();
             Ok((format!("[{name}]"), Regex::new(pattern).map_err(|error| problem(last(&error)))?))
         });
-        Ok(Self { kinds, own: own.collect::<Result<_, _>>()? })
+        Ok(Self { secrets: &[PersonalKind::Secret], own: own.collect::<Result<_, _>>()?, kinds })
     }
 
     /// Replaces nothing.
@@ -40,7 +41,7 @@ impl Redactor {
 
     /// The text with everything that was found replaced by `[email]`, `[card]`, `[secret]`, ...
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut redacted = Cow::Borrowed(text);
+        let mut redacted = redact_personal_data(text, self.secrets);
         for (name, pattern) in &self.own {
             if let Cow::Owned(replaced) = pattern.replace_all(&redacted, NoExpand(name)) {
                 redacted = Cow::Owned(replaced);
@@ -72,6 +73,9 @@ mod tests {
         };
         assert_eq!(redactor(&[], &[]), "I am a@b.io, about ORD-123456, my key is [secret]");
         assert_eq!(redactor(&[PersonalKind::Email], &["order=ORD-[0-9]{6}"]), "I am [email], about [order], my key is [secret]");
+        // A pattern that fits in the middle of a key does not save the rest of it.
+        let own = ["digits=[0-9]{4}".to_owned()];
+        assert_eq!(Redactor::new(Vec::new(), &own).unwrap().redact("sk-abcdefgh1234ijklmnop5678"), "[secret]");
         assert_eq!(Redactor::none().redact(text), text);
     }
 

@@ -8,6 +8,7 @@ use crate::gguf::Gguf;
 use crate::{TargetModule, TrainError};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::Serialize;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -88,9 +89,12 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-pub(crate) fn write_json(path: &Path, value: &Json) -> Result<(), TrainError> {
+/// Writes a file whole or not at all.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
     let text = serde_json::to_string_pretty(value).map_err(|error| TrainError::Compute(error.to_string()))?;
-    std::fs::write(path, text + "\n").map_err(|error| TrainError::file(path, error))
+    let unfinished = path.with_extension("part");
+    let written = std::fs::write(&unfinished, text + "\n").and_then(|()| std::fs::rename(&unfinished, path));
+    written.map_err(|error| TrainError::file(path, error))
 }
 
 pub(crate) fn write_tensors(path: &Path, tensors: &BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>) -> Result<(), TrainError> {

@@ -8,6 +8,7 @@ mod protocol;
 mod request;
 
 use crate::lora::LEARNING_RATE;
+use crate::peft::write_json;
 use crate::{Command, End, Estimate, Outcome, Progress, TrainError, Trainer, TrainingRequest, adapter_file, copy_peft, import_peft, lora};
 use process::{Heard, Process};
 use protocol::{Line, Told};
@@ -101,12 +102,6 @@ fn count_rows(path: &Path) -> Result<u64, TrainError> {
             _ => rows += u64::from(!line.trim_ascii().is_empty()),
         }
     }
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
-    let bytes = serde_json::to_vec_pretty(value).map_err(|error| TrainError::Compute(error.to_string()))?;
-    let unfinished = path.with_extension("part");
-    std::fs::write(&unfinished, bytes).and_then(|()| std::fs::rename(&unfinished, path)).map_err(|error| TrainError::file(path, error))
 }
 
 impl Trainer for CommandTrainer {

@@ -97,8 +97,10 @@ impl Jobs {
             Some(job) => catalog.job(tenant, job).await?,
             None => None,
         };
-        if job.is_none() {
-            unknown.push("it was imported: who trained it, and on what, is not known here".to_owned());
+        match (&model.job, &job) {
+            (None, _) => unknown.push("it was imported: who trained it, and on what, is not known here".to_owned()),
+            (Some(id), None) => unknown.push(format!("its job `{id}` is not known here any longer")),
+            (Some(_), Some(_)) => {}
         }
         let dataset = match &model.training_sha256 {
             Some(sha256) => catalog.dataset(tenant, sha256).await?,
