@@ -15,6 +15,11 @@ use commands::{
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// For documents and answers; llama.cpp and the other C libraries keep the system's.
+#[cfg(unix)]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Facts come from retrieval, form comes from fine-tuning: an assistant server with both.
 #[derive(Parser)]
 #[command(name = "groundtone", version, propagate_version = true)]
