@@ -1,6 +1,6 @@
 """Starts the demo and measures it: start-up, memory, latency, and how often answers to the 20 held-out questions cite the right document and hold the fact.
 
-    ./gt bench answers
+    ./gt bench answers              # also with each policy for unsupported citations: --policies
 """
 
 import argparse
@@ -16,11 +16,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(binary, folder):
+def start(binary, folder, **settings):
     """Starts the demo on a free port; gives the process, its address, and the seconds until questions can be asked."""
     began = time.time()
     arguments = [binary, "demo", "--port", "0", "--data", str(folder / "data")]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "GROUNDTONE_OFFLINE": "1"})
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "GROUNDTONE_OFFLINE": "1", **settings})
     for line in process.stdout:
         if "http://" in line:
             return process, line.split()[2].rstrip("/"), time.time() - began
@@ -44,9 +44,28 @@ def processor():
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
+def ask(address, model, printing=False):
+    """The counts of the 20 questions."""
+    script = [sys.executable, ROOT / "tests/python/twenty_questions.py", f"{address}/v1", ROOT / "samples/kettlewren/questions.jsonl", model]
+    lines = subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()
+    if printing:
+        print("\n".join(lines[:-1]))
+    return json.loads(lines[-1])
+
+
+def policies(binary, folder):
+    """The same questions under each policy, with the sample's adapter and without it."""
+    for policy in ("report", "repair", "remove", "refuse"):
+        process, address, _ = start(binary, folder, GROUNDTONE_CITATIONS_POLICY=policy)
+        for model in ("kettlewren:rag", "kettlewren:tuned-rag"):
+            print(json.dumps({"policy": policy, "model": model, **ask(address, model)}))
+        stop(process)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", required=True)
+    parser.add_argument("--policies", action="store_true", help="what becomes of unsupported citations under each citations.policy")
     arguments = parser.parse_args()
     result = {"machine": processor(), "load_average_before": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as name:
@@ -56,12 +75,11 @@ def main():
         process, address, result["second_start_seconds"] = start(arguments.binary, folder)
         time.sleep(2)
         result["idle_rss_mb"] = rss_megabytes(process.pid)
-        script = [sys.executable, ROOT / "tests/python/twenty_questions.py", f"{address}/v1", ROOT / "samples/kettlewren/questions.jsonl"]
-        run = subprocess.run(script, capture_output=True, text=True, check=True)
-        print("\n".join(run.stdout.splitlines()[:-1]))
-        result["answers"] = json.loads(run.stdout.splitlines()[-1])
+        result["answers"] = ask(address, "kettlewren", printing=True)
         result["rss_after_20_answers_mb"] = rss_megabytes(process.pid)
         stop(process)
+        if arguments.policies:
+            policies(arguments.binary, folder)
     print(json.dumps({key: round(value, 2) if isinstance(value, float) else value for key, value in result.items()}))
 
 

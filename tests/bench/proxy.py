@@ -3,6 +3,7 @@
     ./gt bench proxy                                  # small: 200 requests/s for 3 s, 200 streams
     ./gt bench proxy --rate 500 --seconds 20 --rounds 5 --streams 5000 --peers
     ./gt bench proxy --rate 100 --seconds 20 --rounds 3 --chunks 100000     # ingests them first, some minutes
+    ./gt bench proxy --rate 100 --seconds 20 --rounds 3 --index FOLDER      # a data directory that is there, such as `dataset`'s --folder has one
 
 The model server is a mock that answers at once (Nagle off, header and body in one write), so a figure is the proxy's own cost. `pass-through` is a variant without documents,
 `rag` searches by dense vectors and BM25 over five documents and --chunks more; the question is always the same, so its vector comes from the cache of questions.
@@ -84,8 +85,8 @@ def filler(number):
     return f"# Part {number}\n\nPart {number} fits model {number % 97}, comes in {number % 13} colours and costs {number % 51} euro in Graz.\n"
 
 
-def groundtone(binary, folder, mock, chunks=0):
-    """Ingests the five documents, and as many more of one chunk each as wanted, and serves them; gives the process and its address."""
+def groundtone(binary, folder, mock, chunks=0, index=None):
+    """Ingests the five documents, and as many more of one chunk each as wanted, and serves them, or the index that is given; gives the process and its address."""
     documents = folder / "documents"
     documents.mkdir()
     for name, text in DOCUMENTS.items():
@@ -97,8 +98,9 @@ def groundtone(binary, folder, mock, chunks=0):
     settings = f'[chat]\nkind = "openai"\nmodel = "mock"\nurl = "{mock}/v1"\ncontext_tokens = 8000\nremote_parallel = 20000\n[gate]\nthreshold = 0.0\n'
     settings += '[assistant]\nname = "shop"\n[server]\nrequest_timeout_seconds = 3600\n[variants.prompted]\nsystem = "You answer for a shop."\n'
     (folder / "groundtone.toml").write_text(settings)
-    environment = {**os.environ, "GROUNDTONE_OFFLINE": "1", "GROUNDTONE_DATA_DIRECTORY": str(folder / "data")}
-    subprocess.run([binary, "ingest", str(documents)], check=True, cwd=folder, env=environment, capture_output=True)
+    environment = {**os.environ, "GROUNDTONE_OFFLINE": "1", "GROUNDTONE_DATA_DIRECTORY": str(index or folder / "data")}
+    if not index:
+        subprocess.run([binary, "ingest", str(documents)], check=True, cwd=folder, env=environment, capture_output=True)
     running = Running([binary, "serve", "--port", "0"], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     for line in running.process.stdout:
         if "http://" in line:
@@ -200,6 +202,7 @@ def main():
     parser.add_argument("--streams", type=int, default=200, help="streams that are open at the same time")
     parser.add_argument("--connections", type=int, default=32, help="connections of the throughput run")
     parser.add_argument("--chunks", type=int, default=0, help="further chunks in the index")
+    parser.add_argument("--index", type=lambda name: Path(name).resolve(), help="a data directory instead of the five documents")
     parser.add_argument("--peers", action="store_true", help="also LiteLLM and Hayhooks, installed from PyPI")
     options = parser.parse_args()
     # What was started is stopped, however this ends.
@@ -209,13 +212,13 @@ def main():
     build = ["cargo", "build", "--release", "--locked", "--quiet", "--workspace", "--example", "load"]
     subprocess.run(build, check=True, cwd=ROOT)
     load = str(Path(options.binary).parent / "examples" / "load")
-    report = {"machine": f"{os.cpu_count()} cores, {platform.machine()}", "load_average": os.getloadavg()[0], "options": {k: v for k, v in vars(options).items() if k != "binary"}}
+    report = {"machine": f"{os.cpu_count()} cores, {platform.machine()}", "load_average": os.getloadavg()[0], "options": {k: v for k, v in vars(options).items() if k not in ("binary", "index")}}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         started = [Running([load, "mock"], stdout=subprocess.PIPE)]
         try:
             mock = f"http://127.0.0.1:{started[0].process.stdout.readline().strip()}"
-            server, address = groundtone(options.binary, folder, mock, options.chunks)
+            server, address = groundtone(options.binary, folder, mock, options.chunks, options.index)
             started.append(server)
             own = f"http://{address}/v1/chat/completions"
             targets = {"direct": (f"{mock}/v1/chat/completions", "mock", {}), "pass-through": (own, "shop:prompted", {}), "rag": (own, "shop", {})}

@@ -192,6 +192,9 @@ fn a_gate_is_fitted_on_labelled_questions_and_closes_before_foreign_ones() {
     let fitted = run_json(folder.path(), &["eval", "calibrate", "--set", set, "--keep", "1", "--json"]);
     println!("{fitted}");
     assert!(fitted["quality"]["auc"].as_f64().unwrap() > 0.95, "{fitted}");
+    // Beside it the gate that is there by default: all 20 of its own questions go through, and most of the foreign ones do not.
+    let now = &fitted["configured"];
+    assert!(now["answerable_kept"]["value"] == 1.0 && now["abstention_recall"]["value"].as_f64().unwrap() > 0.8, "{now}");
     assert_eq!((&fitted["answerable"], &fitted["unanswerable"]), (&json!(20), &json!(24)));
     // What is printed without --json is a settings file as it is.
     let output = super::support::run(folder.path(), &["eval", "calibrate", "--set", set, "--keep", "1"]);

@@ -2,7 +2,7 @@
 
 use groundtone_prompt::statements;
 use groundtone_provider::{EmbedFor, Embedder, Error};
-use groundtone_types::Snippet;
+use groundtone_types::{Snippet, cosine};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +62,7 @@ impl Comparison {
                 self.sources.insert(*number, vectors);
             }
             for (claim, sentence) in claims.iter().flat_map(|claim| self.sources[number].iter().map(move |sentence| (claim, sentence))) {
-                let cosine: f32 = claim.iter().zip(sentence).map(|(a, b)| a * b).sum();
-                best = best.max(cosine);
+                best = best.max(cosine(claim, sentence));
             }
         }
         Ok(best)

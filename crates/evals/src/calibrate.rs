@@ -61,6 +61,8 @@ pub struct Calibration {
     pub gate: Gate,
     /// By five-fold cross-validation.
     pub quality: Quality,
+    /// The gate that the settings have now, on the same questions; `None` where there is none for this embedder.
+    pub configured: Option<Quality>,
     /// Rows that could be answered.
     pub answerable: usize,
     /// Rows that could not.
@@ -101,10 +103,17 @@ fn quality(scored: &[(f64, bool)], threshold: f64) -> Quality {
     }
 }
 
+/// What a gate is worth on questions that it was not fitted on.
+fn measured(gate: &Gate, rows: &[Row]) -> Quality {
+    let scored: Vec<(f64, bool)> = rows.iter().map(|row| (gate.probability(&row.evidence), row.answerable)).collect();
+    quality(&scored, gate.threshold)
+}
+
 /// Fits a gate for `embedder` that lets `keep` of the answerable questions through (0.98: at most two of a hundred are turned away).
 ///
 /// Quality and threshold come from five-fold cross-validation: each row is judged by a gate that was fitted without its question.
-pub fn calibrate(rows: &[Row], embedder: &str, keep: f64) -> Result<Calibration, Error> {
+/// `configured` is measured beside it, where it belongs to the embedder.
+pub fn calibrate(rows: &[Row], embedder: &str, keep: f64, configured: &Gate) -> Result<Calibration, Error> {
     let answerable = rows.iter().filter(|row| row.answerable).count();
     let unanswerable = rows.len() - answerable;
     if answerable < LEAST || unanswerable < LEAST {
@@ -118,7 +127,8 @@ pub fn calibrate(rows: &[Row], embedder: &str, keep: f64) -> Result<Calibration,
     }
     let threshold = threshold(&scored, keep);
     let gate = Gate { threshold, ..gate(rows, embedder) };
-    Ok(Calibration { gate, quality: quality(&scored, threshold), answerable, unanswerable })
+    let configured = (configured.embedder == embedder).then(|| measured(configured, rows));
+    Ok(Calibration { gate, quality: quality(&scored, threshold), configured, answerable, unanswerable })
 }
 
 /// Rows from a data set without unanswerable questions: each question is asked of the half of the corpus that has its document, and of the half that has not.
@@ -155,10 +165,27 @@ mod tests {
         (0..200).map(|at| row(at, at % 2 == 0, if at % 2 == 0 { 0.5 } else { 0.2 } + 0.4 * (at * 7 % 100) as f32 / 100.0)).collect()
     }
 
+    /// Of another embedder.
+    fn other() -> Gate {
+        Gate { embedder: "other".to_owned(), threshold: 0.5, intercept: 0.0, weights: [0.0; 4] }
+    }
+
+    #[test]
+    fn the_configured_gate_is_measured_where_it_belongs_to_the_embedder() {
+        assert_eq!(calibrate(&rows(), "e", 0.98, &other()).unwrap().configured, None);
+        // It says "answerable" with a half's probability to everything: nothing is turned away, or all of it.
+        for (threshold, kept, turned_away) in [(0.5, 1.0, 0.0), (0.6, 0.0, 1.0)] {
+            let gate = Gate { embedder: "e".to_owned(), threshold, ..other() };
+            let quality = calibrate(&rows(), "e", 0.98, &gate).unwrap().configured.unwrap();
+            assert_eq!((quality.answerable_kept.value, quality.abstention_recall.value), (kept, turned_away));
+            assert!((quality.auc - 0.5).abs() < 1e-9 && (quality.brier - 0.25).abs() < 1e-9, "{quality:?}");
+        }
+    }
+
     #[test]
     fn a_gate_keeps_what_it_was_told_to_keep() {
         for keep in [0.9, 0.98, 1.0] {
-            let calibration = calibrate(&rows(), "e", keep).unwrap();
+            let calibration = calibrate(&rows(), "e", keep, &other()).unwrap();
             let quality = calibration.quality;
             assert!(quality.answerable_kept.value >= keep - 1e-9, "{keep}: {quality:?}");
             assert!(quality.auc > 0.9 && quality.abstention_recall.value > 0.6 && quality.abstention_precision.value > 0.85, "{quality:?}");
@@ -173,13 +200,13 @@ mod tests {
     #[test]
     fn labels_that_nothing_explains_give_a_gate_that_turns_hardly_anything_away() {
         let rows: Vec<Row> = (0..400).map(|at| row(at, at % 2 == 0, (at * 37 % 100) as f32 / 100.0)).collect();
-        let quality = calibrate(&rows, "e", 0.98).unwrap().quality;
+        let quality = calibrate(&rows, "e", 0.98, &other()).unwrap().quality;
         assert!((quality.auc - 0.5).abs() < 0.1 && quality.abstention_recall.value < 0.1, "{quality:?}");
     }
 
     #[test]
     fn too_few_rows_are_refused() {
-        let error = calibrate(&rows()[..30], "e", 0.98).unwrap_err();
+        let error = calibrate(&rows()[..30], "e", 0.98, &other()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "a gate needs at least 20 questions that can be answered and as many that cannot; there are 15 and 15"

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use groundtone_prompt::PromptMessage;
+use groundtone_types::cosine;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -140,11 +141,7 @@ pub fn read_unmet(path: &Path) -> Result<Vec<Unmet>, Error> {
     }
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-/// Puts questions together by their vectors (of length 1, one for each): a question joins the nearest subject whose first question is at least [`SAME_SUBJECT`] near, else it begins
+/// Puts questions together by their vectors (one for each): a question joins the nearest subject whose first question is at least [`SAME_SUBJECT`] near, else it begins
 /// one. Subjects with most questions come first.
 pub fn subjects(asked: &[Unmet], vectors: &[Vec<f32>]) -> Vec<Subject> {
     let mut groups: Vec<Vec<usize>> = Vec::new();

@@ -1,7 +1,7 @@
 //! The promises of [`VectorIndex`], as a suite that every index passes: in memory, embedded, and over the wire.
 
 use crate::{CollectionSpec, Error, Filter, Point, Query, Search, SparseEmbedder, VectorIndex};
-use groundtone_types::{Chunk, Collection, DocumentId, Snippet, Span, Tenant};
+use groundtone_types::{Chunk, Collection, DocumentId, Snippet, Span, Tenant, cosine};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -51,11 +51,6 @@ struct Suite<'a> {
 /// A vector that leans towards one axis, the more the larger `lean`.
 fn lean(axis: usize, lean: f32) -> Vec<f32> {
     (0..DIMENSIONS).map(|at| if at == axis { lean } else { 0.1 }).collect()
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f32::MIN_POSITIVE)
 }
 
 impl Suite<'_> {

@@ -1,6 +1,6 @@
 use crate::{CollectionSpec, Error, Filter, IdPage, Point, Query, Search, SparseEmbedder, SparseVector, VectorIndex};
 use async_trait::async_trait;
-use groundtone_types::{Chunk, Collection, ContentHash, Snippet, Tenant};
+use groundtone_types::{Chunk, Collection, ContentHash, Snippet, Tenant, cosine};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock};
 use uuid::Uuid;
@@ -104,11 +104,6 @@ impl Stored {
         let scored = self.admitted(tenant, filter).map(|point| (point, score(point))).filter(|(_, score)| *score > 0.0).collect();
         self.ranked(scored, limit)
     }
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
-    dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt()).max(f32::MIN_POSITIVE)
 }
 
 #[async_trait]

@@ -3,7 +3,7 @@
 use crate::Explained;
 use crate::fusion::sort;
 use groundtone_index::date_of;
-use groundtone_types::{Metadata, MetadataValue, Parent, Span};
+use groundtone_types::{Metadata, MetadataValue, Parent, Span, cosine};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -95,11 +95,6 @@ pub fn without_repetition(hits: Vec<Explained>, count: usize) -> Vec<Explained> 
         }
     }
     kept
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f32::MIN_POSITIVE)
 }
 
 /// Picks `count` hits one after the other, each for its relevance (as a share of the best one's) and for being unlike those picked before. A hit without a vector is like none.

@@ -8,12 +8,14 @@ mod names;
 mod personal;
 mod scope;
 mod text;
+mod vectors;
 
 pub use metadata::{Metadata, MetadataError, MetadataValue};
 pub use names::{Collection, DocumentId, NameError, Tenant};
 pub use personal::{PersonalData, PersonalKind, find_personal_data, redact_personal_data};
 pub use scope::{Scope, UnknownScope};
 pub use text::{Chunk, ContentHash, Parent, Snippet, Span};
+pub use vectors::cosine;
 
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,7 @@ use crate::output::{hint, json, line, watched};
 use crate::ranking;
 use groundtone_catalog::EmbeddingCache;
 use groundtone_config::{Config, Engine};
-use groundtone_evals::{Arm, Calibration, Corpus, CorpusProgress, Dataset, Difference, Estimate, RetrievalReport, Row};
+use groundtone_evals::{Arm, Calibration, Corpus, CorpusProgress, Dataset, Difference, Estimate, Quality, RetrievalReport, Row};
 use groundtone_index::SparseEmbedder;
 use groundtone_index_edge::Bm25;
 use groundtone_provider::{Batcher, Embedder, Pace};
@@ -180,7 +180,7 @@ async fn calibrate(config: &Config, sets: &[PathBuf], keep: f64) -> anyhow::Resu
         let found = if set.is_dir() { of_folder(config, set).await? } else { of_file(config, set).await? };
         rows.extend(found.into_iter().map(|row| Row { group: row.group + first, ..row }));
     }
-    Ok(groundtone_evals::calibrate(&rows, &config.embedder.model, keep)?)
+    Ok(groundtone_evals::calibrate(&rows, &config.embedder.model, keep, &ranking::gate(config))?)
 }
 
 async fn of_folder(config: &Config, folder: &Path) -> anyhow::Result<Vec<Row>> {
@@ -207,10 +207,22 @@ async fn of_file(config: &Config, file: &Path) -> anyhow::Result<Vec<Row>> {
 
 /// The settings, with what they are worth as comments: it can be pasted as it is.
 fn snippet(calibration: &Calibration, sets: &[PathBuf]) -> anyhow::Result<()> {
-    let Calibration { gate, quality, answerable, unanswerable } = calibration;
+    let Calibration { gate, quality, configured, answerable, unanswerable } = calibration;
     let sets: Vec<String> = sets.iter().map(|set| set.display().to_string()).collect();
     line(format!("# fitted on {answerable} answerable and {unanswerable} unanswerable questions of {}", sets.join(", ")))?;
     line(format!("# five-fold cross-validation: AUC {:.3}, Brier score {:.3}; at this threshold", quality.auc, quality.brier))?;
+    worth(quality)?;
+    if let Some(now) = configured {
+        line(format!("# the gate that is configured now, on the same questions: AUC {:.3}, Brier score {:.3}", now.auc, now.brier))?;
+        worth(now)?;
+    }
+    let [dense, bm25, margin, coverage] = gate.weights;
+    line(format!("[gate]\nembedder = \"{}\"\nthreshold = {:.4}\nintercept = {:.4}", gate.embedder, gate.threshold, gate.intercept))?;
+    line(format!("dense = {dense:.4}\nbm25 = {bm25:.4}\nmargin = {margin:.4}\ncoverage = {coverage:.4}"))
+}
+
+/// What a gate does, as comments of the settings file.
+fn worth(quality: &Quality) -> anyhow::Result<()> {
     for (what, share) in [
         ("of what it turns away could not be answered", quality.abstention_precision),
         ("of what could not be answered is turned away", quality.abstention_recall),
@@ -218,7 +230,5 @@ fn snippet(calibration: &Calibration, sets: &[PathBuf]) -> anyhow::Result<()> {
     ] {
         line(format!("#   {:.3} ({:.3} to {:.3}) {what}, of {}", share.value, share.low, share.high, share.of))?;
     }
-    let [dense, bm25, margin, coverage] = gate.weights;
-    line(format!("[gate]\nembedder = \"{}\"\nthreshold = {:.4}\nintercept = {:.4}", gate.embedder, gate.threshold, gate.intercept))?;
-    line(format!("dense = {dense:.4}\nbm25 = {bm25:.4}\nmargin = {margin:.4}\ncoverage = {coverage:.4}"))
+    Ok(())
 }
