@@ -87,7 +87,8 @@ def make(arguments, folder):
     if job["status"] != "succeeded":
         sys.exit(f"the training {job['status']}: {job.get('error')}")
     run(binary, folder, "tune", "export", job["fine_tuned_model"], "--format", "peft", "--to", str(target))
-    shutil.copy(folder / "voice.manifest.json", target / "manifest.json")
+    for kept in ("voice.manifest.json", "voice.rows.jsonl"):
+        shutil.copy(folder / kept, target / kept)
     seconds = time.monotonic() - began
     size = sum(file.stat().st_size for file in target.iterdir())
     say("trained", tokens=job["trained_tokens"], epochs=arguments.epochs, seconds=seconds, tokens_per_second=job["trained_tokens"] / seconds, megabytes=size / 1e6, load_average=os.getloadavg()[0])
