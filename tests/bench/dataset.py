@@ -1,12 +1,13 @@
 """Measures the dataset builder. Each part prints one JSON line; `--parts` chooses.
 
-    ./gt bench dataset [--parts parity,build,kill] [--questions 1000] [--rows 50000] [--chunks 100000] [--kills 5] [--folder FOLDER]
+    ./gt bench dataset [--parts parity,build,kill] [--questions 1000] [--rows 50000] [--chunks 100000] [--kills 5] [--folder FOLDER] [--embedder words]
 
 parity   bytes of each row's prompt against what serving sends upstream for the same question, captured at a mock upstream
 build    rows/s and memory over time of a build over a large index
 kill     kill -9 at random instants of the same build, then a run to the end: the files must be the same
 
-The index is made first: 100,000 chunks are about a quarter of an hour on two cores. With --folder it is kept, and used by the next run.
+The index is made first: with the local embedder 100,000 chunks are a quarter of an hour to half an hour on two cores. With --folder it is kept, and used by the next run.
+--embedder words takes the vectors from an endpoint that adds up hashed words (peers/endpoint.py): then index and builder are measured, and not the embedder.
 """
 
 import argparse
@@ -66,13 +67,20 @@ def name(number):
     return f"{WORDS[number % 24].capitalize()}{WORDS[number // 24 % 24].capitalize()} {number}"
 
 
-def make_shop(folder, chunks, port):
-    """One short document for each chunk, and a settings file that points at the mock upstream."""
+def make_settings(folder, port, embedder):
+    """Settings that point at the mock upstream, and at the endpoint of vectors where there is one."""
+    text = f'[chat]\nkind = "openai"\nmodel = "gpt-4o-mini"\nurl = "http://127.0.0.1:{port}/v1"\n[gate]\nthreshold = 0.0\n[retrieval]\ntop_k = 4\n'
+    if embedder:
+        text += f'[embedder]\nkind = "openai"\nurl = "http://127.0.0.1:{embedder}/v1"\nmodel = "words"\ndimensions = 64\nmax_tokens = 8191\nbatch = 64\n'
+    (folder / "groundtone.toml").write_text(text)
+
+
+def make_shop(folder, chunks):
+    """One short document for each chunk."""
     for number in range(chunks):
         place = folder / "documents" / f"shelf-{number // 1000}"
         place.mkdir(parents=True, exist_ok=True)
         (place / f"part-{number}.md").write_text(f"# {name(number)}\n\nThe {name(number)} fits model {number % 97} and costs {number % 991} euro.\n")
-    (folder / "groundtone.toml").write_text(f'[chat]\nkind = "openai"\nmodel = "gpt-4o-mini"\nurl = "http://127.0.0.1:{port}/v1"\n[gate]\nthreshold = 0.0\n[retrieval]\ntop_k = 4\n')
 
 
 def make_examples(path, rows, chunks):
@@ -156,7 +164,7 @@ def build(arguments, folder):
     # The first fifth is loading; then memory should not grow any more.
     later = [used for at, used in memory if at > memory[-1][0] / 5] or [0.0]
     say("build", rows=report["counts"]["rows"], kinds=report["counts"]["kinds"], seconds=report["seconds"], rows_per_second=report["counts"]["rows"] / report["seconds"],
-        rss_mb_at_a_fifth=later[0], rss_mb_highest=max(later), rss_mb_at_the_end=later[-1], chunks=arguments.chunks, load=os.getloadavg()[0])
+        rss_mb_at_a_fifth=later[0], rss_mb_highest=max(later), rss_mb_at_the_end=later[-1], chunks=arguments.chunks, embedder=arguments.embedder, load=os.getloadavg()[0])
 
 
 def digest(path):
@@ -194,19 +202,30 @@ def main():
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--longest", type=float, help="latest instant of a kill, in seconds after the start; spread over the whole build where not given")
     parser.add_argument("--folder", type=Path, help="keep index and files here, and use the index that is here")
+    parser.add_argument("--embedder", choices=["local", "words"], default="local")
     arguments = parser.parse_args()
     upstream = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
     threading.Thread(target=upstream.serve_forever, daemon=True).start()
+    vectors = None
+    if arguments.embedder == "words":
+        endpoint = Path(__file__).parent / "peers/endpoint.py"
+        vectors = subprocess.Popen([sys.executable, str(endpoint), "0", "words"], stdout=subprocess.PIPE, text=True)
+    try:
+        measure(arguments, upstream.server_port, vectors and int(vectors.stdout.readline()))
+    finally:
+        if vectors:
+            vectors.kill()
+            vectors.wait()
+
+
+def measure(arguments, port, vectors):
     with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.folder or Path(temporary)
+        folder = (arguments.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        known = (folder / "data").exists()
-        if not known:
-            make_shop(folder, arguments.chunks, upstream.server_port)
-            say("ingest", seconds=run(arguments.binary, folder, "ingest", "documents")["seconds"], chunks=arguments.chunks)
-        else:
-            settings = folder / "groundtone.toml"
-            settings.write_text("\n".join(f'url = "http://127.0.0.1:{upstream.server_port}/v1"' if line.startswith("url") else line for line in settings.read_text().splitlines()) + "\n")
+        make_settings(folder, port, vectors)
+        if not (folder / "data").exists():
+            make_shop(folder, arguments.chunks)
+            say("ingest", seconds=run(arguments.binary, folder, "ingest", "documents")["seconds"], chunks=arguments.chunks, embedder=arguments.embedder)
         make_examples(folder / "examples.jsonl", arguments.rows, arguments.chunks)
         make_examples(folder / "parity.jsonl", arguments.questions, arguments.chunks)
         say("machine", cores=os.cpu_count(), load_average=os.getloadavg()[0])

@@ -3,7 +3,7 @@
     ./gt bench proxy                                  # small: 200 requests/s for 3 s, 200 streams
     ./gt bench proxy --rate 500 --seconds 20 --rounds 5 --streams 5000 --peers
     ./gt bench proxy --rate 100 --seconds 20 --rounds 3 --chunks 100000     # ingests them first, some minutes
-    ./gt bench proxy --rate 100 --seconds 20 --rounds 3 --index FOLDER      # a data directory that is there, such as `dataset`'s --folder has one
+    ./gt bench proxy --rate 100 --seconds 20 --rounds 3 --index FOLDER      # what `dataset --folder FOLDER --embedder words` has left: 100,000 chunks
 
 The model server is a mock that answers at once (Nagle off, header and body in one write), so a figure is the proxy's own cost. `pass-through` is a variant without documents,
 `rag` searches by dense vectors and BM25 over five documents and --chunks more; the question is always the same, so its vector comes from the cache of questions.
@@ -85,7 +85,10 @@ def filler(number):
     return f"# Part {number}\n\nPart {number} fits model {number % 97}, comes in {number % 13} colours and costs {number % 51} euro in Graz.\n"
 
 
-def groundtone(binary, folder, mock, chunks=0, index=None):
+WORDS = '[embedder]\nkind = "openai"\nurl = "http://127.0.0.1:{port}/v1"\nmodel = "words"\ndimensions = 64\nmax_tokens = 8191\nbatch = 64\n'
+
+
+def groundtone(binary, folder, mock, chunks=0, index=None, vectors=None):
     """Ingests the five documents, and as many more of one chunk each as wanted, and serves them, or the index that is given; gives the process and its address."""
     documents = folder / "documents"
     documents.mkdir()
@@ -97,8 +100,11 @@ def groundtone(binary, folder, mock, chunks=0, index=None):
         (shelf / f"part-{number}.md").write_text(filler(number))
     settings = f'[chat]\nkind = "openai"\nmodel = "mock"\nurl = "{mock}/v1"\ncontext_tokens = 8000\nremote_parallel = 20000\n[gate]\nthreshold = 0.0\n'
     settings += '[assistant]\nname = "shop"\n[server]\nrequest_timeout_seconds = 3600\n[variants.prompted]\nsystem = "You answer for a shop."\n'
+    if vectors:
+        settings += WORDS.format(port=vectors)
     (folder / "groundtone.toml").write_text(settings)
-    environment = {**os.environ, "GROUNDTONE_OFFLINE": "1", "GROUNDTONE_DATA_DIRECTORY": str(index or folder / "data")}
+    data = index / "data" if index else folder / "data"
+    environment = {**os.environ, "GROUNDTONE_OFFLINE": "1", "GROUNDTONE_DATA_DIRECTORY": str(data)}
     if not index:
         subprocess.run([binary, "ingest", str(documents)], check=True, cwd=folder, env=environment, capture_output=True)
     running = Running([binary, "serve", "--port", "0"], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -202,7 +208,7 @@ def main():
     parser.add_argument("--streams", type=int, default=200, help="streams that are open at the same time")
     parser.add_argument("--connections", type=int, default=32, help="connections of the throughput run")
     parser.add_argument("--chunks", type=int, default=0, help="further chunks in the index")
-    parser.add_argument("--index", type=lambda name: Path(name).resolve(), help="a data directory instead of the five documents")
+    parser.add_argument("--index", type=lambda name: Path(name).resolve(), help="the folder of a `dataset --embedder words` instead of the five documents")
     parser.add_argument("--peers", action="store_true", help="also LiteLLM and Hayhooks, installed from PyPI")
     options = parser.parse_args()
     # What was started is stopped, however this ends.
@@ -218,7 +224,12 @@ def main():
         started = [Running([load, "mock"], stdout=subprocess.PIPE)]
         try:
             mock = f"http://127.0.0.1:{started[0].process.stdout.readline().strip()}"
-            server, address = groundtone(options.binary, folder, mock, options.chunks, options.index)
+            vectors = None
+            if options.index:
+                endpoint = [sys.executable, str(Path(__file__).parent / "peers/endpoint.py"), "0", "words"]
+                started.append(Running(endpoint, stdout=subprocess.PIPE))
+                vectors = int(started[-1].process.stdout.readline())
+            server, address = groundtone(options.binary, folder, mock, options.chunks, options.index, vectors)
             started.append(server)
             own = f"http://{address}/v1/chat/completions"
             targets = {"direct": (f"{mock}/v1/chat/completions", "mock", {}), "pass-through": (own, "shop:prompted", {}), "rag": (own, "shop", {})}

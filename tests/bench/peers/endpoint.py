@@ -1,11 +1,13 @@
 """A mock of `/v1/embeddings` that takes a fixed time a call and counts what it is asked for. One for all three systems, in a process of its own.
 
-    python3 endpoint.py MILLISECONDS      prints its port; GET /stats gives the counts since the last GET /stats
+    python3 endpoint.py MILLISECONDS [words]      prints its port; GET /stats gives the counts since the last GET /stats
 
-Nagle is off, and header and body are one write: a first mock without that added 45 ms of its own. Vectors follow from the text, as floats or base64 as the caller asks.
+Nagle is off, and header and body are one write: a first mock without that added 45 ms of its own. Vectors follow from the text, as floats or base64 as the caller asks;
+with `words` they are sums of the words' vectors, so that texts with words in common are near each other.
 """
 
 import base64
+import functools
 import hashlib
 import json
 import sys
@@ -18,10 +20,18 @@ import array
 DIMENSIONS = 64
 
 
-def vector(text):
+@functools.lru_cache(maxsize=1 << 18)
+def hashed(text):
     """The same text, the same vector; its length is near one."""
     digest = hashlib.sha512(text.encode()).digest()
     return [(byte - 127.5) / 590.0 for byte in digest]
+
+
+def summed(text):
+    words = [hashed(word) for word in "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()] or [hashed("")]
+    total = [sum(column) for column in zip(*words)]
+    length = sum(number * number for number in total) ** 0.5 or 1.0
+    return [number / length for number in total]
 
 
 class Counts:
@@ -50,6 +60,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     counts = Counts()
     seconds = 0.0
+    vector = staticmethod(hashed)
 
     def log_message(self, *_):
         pass
@@ -66,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         texts = request["input"] if isinstance(request["input"], list) else [request["input"]]
         self.counts.add(texts)
-        vectors = [vector(text) for text in texts]
+        vectors = [self.vector(text) for text in texts]
         if request.get("encoding_format") == "base64":
             vectors = [base64.b64encode(array.array("f", numbers).tobytes()).decode() for numbers in vectors]
         data = [{"object": "embedding", "index": at, "embedding": numbers} for at, numbers in enumerate(vectors)]
@@ -82,6 +93,8 @@ class Server(ThreadingHTTPServer):
 
 if __name__ == "__main__":
     Handler.seconds = float(sys.argv[1]) / 1000
+    if "words" in sys.argv[2:]:
+        Handler.vector = staticmethod(summed)
     server = Server(("127.0.0.1", 0), Handler)
     print(server.server_address[1], flush=True)
     server.serve_forever()
