@@ -21,6 +21,7 @@ mod http;
 mod lora_server;
 mod rerank;
 mod resilient;
+mod spans;
 mod sse;
 mod web;
 mod webhook;
@@ -39,6 +40,7 @@ pub use http::{Endpoint, delete_json, get_json, install_tls, post_json};
 pub use lora_server::LoraServer;
 pub use rerank::{HttpReranker, RerankShape, Reranker};
 pub use resilient::{Resilience, Resilient};
+pub use spans::embed_span;
 pub use sse::{post_events, stream_chunks};
 pub use web::{WebClient, WebError, WebPage, WebRequest, WebSettings, same_site};
 pub use webhook::{SendWebhook, SignedWebhook, WebhookMessage, sign};
@@ -130,6 +132,19 @@ pub enum FinishReason {
     ToolCalls,
     /// It calls a function, in the shape before tools.
     FunctionCall,
+}
+
+impl FinishReason {
+    /// Its name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ContentFilter => "content_filter",
+            Self::ToolCalls => "tool_calls",
+            Self::FunctionCall => "function_call",
+        }
+    }
 }
 
 /// What a model server sends beside an answer's text, as it came.
