@@ -18,16 +18,16 @@ use groundtone_ingest::{Build, ChunkSettings, IngestSettings, Ingester, SourceSe
 use groundtone_local::{FetchPolicy, KNOWN_MODELS, LlamaChat, LlamaSettings, LocalEmbedder, ModelStore, available_threads};
 use groundtone_prompt::{CitationPolicy, LinkRule, PromptContract, ReadingRules, TemplateVersion};
 use groundtone_provider::{
-    AnswerCache, Batcher, BreakerSettings, CachedChat, CachedEmbedder, CallLimits, ChatModel, DocumentExtractor, Embedder, Endpoint,
-    Observe, OpenAiChat, OpenAiEmbeddings, Pace, Resilience, Resilient, Sampling, SendWebhook, SignedWebhook,
+    AnswerCache, Batcher, BreakerSettings, CachedChat, CachedEmbedder, CallLimits, ChatModel, CollectorClient, DocumentExtractor, Embedder,
+    Endpoint, Observe, OpenAiChat, OpenAiEmbeddings, Pace, Resilience, Resilient, Sampling, SendWebhook, SignedWebhook,
 };
 use groundtone_retrieval::{CondenseLimits, Mode, Retriever, Settings};
 use groundtone_server::OWNER_HEADER;
-use groundtone_telemetry::{Metrics, Redactor};
+use groundtone_telemetry::{Collector, Metrics, Redactor, Spans};
 use groundtone_tuning::jobs::open_tuned;
 use groundtone_types::Tenant;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Queries of the embedded index that run at the same time.
@@ -53,8 +53,32 @@ pub(crate) fn settings(global: &Global, flags: &[(&str, String)]) -> anyhow::Res
         LogFormat::Text => groundtone_telemetry::Format::Text,
         LogFormat::Json => groundtone_telemetry::Format::Json,
     };
-    groundtone_telemetry::init(format, &config.log.level, redactor(&config)?)?;
+    if let Some(spans) = groundtone_telemetry::init(format, &config.log.level, redactor(&config)?, collector(&config)?)? {
+        SPANS.get_or_init(|| spans);
+    }
     Ok(config)
+}
+
+/// Spans that are on their way to a collector.
+static SPANS: OnceLock<Spans> = OnceLock::new();
+
+/// Sends what is left of the spans. Blocks, but no longer than `telemetry.otlp_timeout_seconds`.
+pub(crate) fn send_spans() {
+    if let Some(spans) = SPANS.get() {
+        spans.shut_down();
+    }
+}
+
+/// Where spans go.
+fn collector(config: &Config) -> anyhow::Result<Option<Collector<CollectorClient>>> {
+    let settings = &config.telemetry;
+    if settings.otlp_url.is_empty() {
+        return Ok(None);
+    }
+    let timeout = Duration::from_secs(settings.otlp_timeout_seconds);
+    let key = groundtone_config::secret("telemetry.otlp_api_key_env", &settings.otlp_api_key_env)?;
+    let client = CollectorClient::new(timeout, key.as_ref().map(|key| (settings.otlp_api_key_header.as_str(), key)))?;
+    Ok(Some(Collector { address: settings.otlp_url.clone(), share: settings.otlp_share, timeout, queue: settings.otlp_queue, client }))
 }
 
 /// What takes personal data and secrets out of logs and traces.
@@ -281,7 +305,7 @@ impl Library {
     /// Opens everything; the data directory first, so that a second process is told at once.
     pub(crate) async fn open(config: &Config, command: &str) -> anyhow::Result<Self> {
         let directory = data_directory(config, command)?;
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::beside(SPANS.get()));
         let embedder = remembering(embedder(config).await?, config, &metrics);
         let answers = (config.cache.answers_mb > 0)
             .then(|| Arc::new(AnswerCache::new(config.cache.answers_mb << 20, observing(&metrics, "answers"))));

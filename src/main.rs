@@ -120,6 +120,8 @@ fn main() -> ExitCode {
     };
     let json = cli.global.json;
     let result = runtime.block_on(run(cli));
+    // While the runtime still carries them.
+    assemble::send_spans();
     // A blocking parser or a model's thread must not keep a finished command from ending.
     runtime.shutdown_background();
     match result {

@@ -32,6 +32,7 @@ mod stories {
     pub mod releases;
     pub mod reports;
     pub mod retrieval;
+    pub mod spans;
     pub mod support;
     pub mod tuning;
 }

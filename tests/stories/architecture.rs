@@ -63,6 +63,9 @@ fn what_one_room_knows_no_other_names() {
     let only = [
         ("axum", &["crates/server", "crates/testkit", "crates/local/tests"][..]),
         ("reqwest", &["crates/provider"]),
+        ("opentelemetry_otlp", &["crates/telemetry"]),
+        ("opentelemetry_sdk", &["crates/telemetry"]),
+        ("tracing_opentelemetry", &["crates/telemetry"]),
         ("object_store", &["ingest/src/source"]),
         ("notify", &["ingest/src/source"]),
         ("pdf_oxide", &["ingest"]),

@@ -15,7 +15,7 @@ use groundtone_types::{Collection, ErrorKind, Snippet, TokenUsage};
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
-use tracing::{Instrument, field, info_span, warn};
+use tracing::{Instrument, Span, field, info_span, warn};
 
 /// The variant that every assistant has: documents, and the assistant's own prompt and model.
 pub const RAG: &str = "rag";
@@ -202,10 +202,18 @@ impl Answerer {
         let conversation = question.conversation_key();
         let healthy = |name: &str| self.variant(name).is_ok_and(|variant| !variant.model.is_resting());
         let decision = route(&live, question.variant.as_deref(), &conversation, &healthy);
-        let span =
-            info_span!("answer", assistant = %self.assistant.name, variant = %decision.primary, release = decision.release.as_deref());
+        let span = info_span!(
+            "answer",
+            assistant = %self.assistant.name,
+            variant = %decision.primary,
+            release = decision.release.as_deref(),
+            error = field::Empty
+        );
         let watched = Watched { question, conversation, decision, live, watch: self.watch.clone(), began: Instant::now() };
-        let answer = self.start(&watched.question, &watched.decision).instrument(span).await;
+        let answer = self.start(&watched.question, &watched.decision).instrument(span.clone()).await;
+        if let Err(error) = &answer {
+            span.record("error", error.kind().as_str());
+        }
         watched.follow(answer)
     }
 
@@ -274,16 +282,31 @@ impl Answerer {
         timings: Timings,
     ) -> Result<AnswerStream, Error> {
         let question = asked.question;
+        let request = variant.request(question, &prompt);
+        // What the model's client knows of its server it notes itself.
         let span = info_span!(
             "answer.generate",
             model = variant.model.id(),
+            max_tokens = request.sampling.max_tokens,
+            temperature = request.sampling.temperature.map(|value| (f64::from(value) * 1e4).round() / 1e4),
+            stream = field::Empty,
+            provider = field::Empty,
+            server = field::Empty,
+            port = field::Empty,
+            response_model = field::Empty,
+            response_id = field::Empty,
+            first_token_seconds = field::Empty,
+            finish = field::Empty,
+            error = field::Empty,
+            reasoning_tokens = field::Empty,
             prompt_tokens = field::Empty,
             cached_tokens = field::Empty,
             completion_tokens = field::Empty
         );
-        let request = variant.request(question, &prompt);
         let called = Instant::now();
-        let events = variant.model.chat(request).instrument(span.clone()).await?;
+        let events = variant.model.chat(request).instrument(span.clone()).await.inspect_err(|error| {
+            span.record("error", error.kind().as_str());
+        })?;
         let rules = rules_for(&self.assistant.reading, &question.extras);
         // What the question says may stand in the answer, and so may what it leans on.
         let (said, _) = question.split()?;
@@ -302,6 +325,7 @@ impl Answerer {
             timings,
             started: asked.started,
             called,
+            answer: Span::current(),
             span,
             over: false,
         };

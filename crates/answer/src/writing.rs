@@ -30,6 +30,8 @@ pub(crate) struct Writing {
     pub(crate) timings: Timings,
     pub(crate) started: Instant,
     pub(crate) called: Instant,
+    /// The spans of the whole answer and of its writing; both last until it is written.
+    pub(crate) answer: Span,
     pub(crate) span: Span,
     pub(crate) over: bool,
 }
@@ -58,14 +60,14 @@ impl Writing {
                     return None;
                 }
             }
+            let (answer, span) = (self.answer.clone(), self.span.clone());
             if let Some((claim, numbers)) = self.check.take() {
-                self.compare(&claim, &numbers).await;
+                self.compare(&claim, &numbers).instrument(span).instrument(answer).await;
                 continue;
             }
-            let span = self.span.clone();
-            let failed: Error = match self.events.next().instrument(span).await {
+            let failed: Error = match self.events.next().instrument(span.clone()).instrument(answer.clone()).await {
                 Some(Ok(event)) => {
-                    self.take(event);
+                    answer.in_scope(|| span.in_scope(|| self.take(event)));
                     continue;
                 }
                 Some(Err(error)) => error.into(),
@@ -73,6 +75,9 @@ impl Writing {
             };
             self.over = true;
             self.ready.clear();
+            for span in [answer, span] {
+                span.record("error", failed.kind().as_str());
+            }
             return Some((Err(failed), self));
         }
     }
@@ -82,6 +87,7 @@ impl Writing {
             ChatEvent::Delta(delta) => {
                 if self.timings.first_token_ms == 0.0 {
                     self.timings.first_token_ms = milliseconds(self.called);
+                    self.span.record("first_token_seconds", self.timings.first_token_ms / 1e3);
                 }
                 self.reader.push(&delta);
                 self.read();
@@ -130,7 +136,9 @@ impl Writing {
             self.span.record("prompt_tokens", usage.prompt_tokens);
             self.span.record("cached_tokens", usage.cached_tokens);
             self.span.record("completion_tokens", usage.completion_tokens);
+            self.span.record("reasoning_tokens", usage.reasoning_tokens);
         }
+        self.span.record("finish", finish.as_str());
         let sources = std::mem::take(&mut self.sources);
         let span = info_span!(parent: &self.span, "answer.cite", citations = field::Empty);
         let says_so = self.reader.text().trim().starts_with(self.abstain.trim());

@@ -1,7 +1,8 @@
 //! Values that have the right type and are wrong all the same. A problem is a key and a reason.
 
 use crate::settings::{
-    Config, Engine, ExtractorKind, Gate, Handoff, Ingest, Release, Reranker, RerankerKind, Retrieval, Sources, TrainerKind, Tuning,
+    Config, Engine, ExtractorKind, Gate, Handoff, Ingest, Release, Reranker, RerankerKind, Retrieval, Sources, Telemetry, TrainerKind,
+    Tuning,
 };
 
 type Problem = (&'static str, String);
@@ -97,6 +98,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
     gate(&config.gate)?;
     variants(config)?;
     handoff(&config.handoff)?;
+    telemetry(&config.telemetry)?;
     between("citations.semantic_bound", config.citations.semantic_bound, 0.0, 1.0)?;
     between("citations.semantic_timeout_ms", config.citations.semantic_timeout_ms, 1, 60_000)?;
     hosts("citations.link_hosts", &config.citations.link_hosts)?;
@@ -254,6 +256,21 @@ fn handoff(handoff: &Handoff) -> Result<(), Problem> {
     between("handoff.pause_seconds", handoff.pause_seconds, 1, 3_600)?;
     between("handoff.max_waiting", handoff.max_waiting, 1, 1_000_000)?;
     between("handoff.keep_days", handoff.keep_days, 1, 36_500)
+}
+
+fn telemetry(telemetry: &Telemetry) -> Result<(), Problem> {
+    let url = &telemetry.otlp_url;
+    web_address("telemetry.otlp_url", url)?;
+    if !url.is_empty() && url.split('/').nth(3).is_none_or(str::is_empty) {
+        return Err(("telemetry.otlp_url", format!("`{url}` must be the whole address of traces: `http://127.0.0.1:4318/v1/traces`")));
+    }
+    let header = &telemetry.otlp_api_key_header;
+    if header.is_empty() || !header.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
+        return Err(("telemetry.otlp_api_key_header", format!("`{header}` is not a header's name")));
+    }
+    between("telemetry.otlp_share", telemetry.otlp_share, 0.0, 1.0)?;
+    between("telemetry.otlp_timeout_seconds", telemetry.otlp_timeout_seconds, 1, 60)?;
+    between("telemetry.otlp_queue", telemetry.otlp_queue, 16, 1_000_000)
 }
 
 fn hosts(key: &'static str, hosts: &[String]) -> Result<(), Problem> {

@@ -241,6 +241,14 @@ mod tests {
                 "[tuning]\nvllm_url = \"http://127.0.0.1:8000/v1\"",
                 "`tuning.vllm_url` in groundtone.toml: the local trainer's adapters are served in this process; `tuning.vllm_url` needs `tuning.trainer = \"command\"`",
             ),
+            (
+                "[telemetry]\notlp_url = \"http://127.0.0.1:4318\"",
+                "`telemetry.otlp_url` in groundtone.toml: `http://127.0.0.1:4318` must be the whole address of traces: `http://127.0.0.1:4318/v1/traces`",
+            ),
+            (
+                "[telemetry]\notlp_api_key_header = \"x key\"",
+                "`telemetry.otlp_api_key_header` in groundtone.toml: `x key` is not a header's name",
+            ),
             ("[store]\nurl = \"localhost:6334\"", "`store.url` in groundtone.toml: must begin with http:// or https://"),
         ];
         for (text, sentence) in cases {

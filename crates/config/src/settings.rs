@@ -33,6 +33,7 @@ pub struct Config {
     pub files: Files,
     pub tuning: Tuning,
     pub log: Log,
+    pub telemetry: Telemetry,
 }
 
 /// Where a model runs.
@@ -517,4 +518,15 @@ impl Tuning {
 pub struct Log {
     pub format: LogFormat,
     pub level: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    pub otlp_url: String,
+    pub otlp_api_key_env: String,
+    pub otlp_api_key_header: String,
+    pub otlp_share: f64,
+    pub otlp_timeout_seconds: u64,
+    pub otlp_queue: usize,
 }

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use groundtone_prompt::CountTokens;
-use groundtone_provider::{CallLimits, EmbedFor, Embedder, Error};
+use groundtone_provider::{CallLimits, EmbedFor, Embedder, Error, embed_span};
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tokenizers::{Encoding, Tokenizer, TruncationParams};
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 /// Texts that run through the model together.
 const BATCH: usize = 16;
@@ -132,6 +133,16 @@ impl Embedder for LocalEmbedder {
     }
 
     async fn embed(&self, texts: &[String], _purpose: EmbedFor) -> Result<Vec<Vec<f32>>, Error> {
+        let span = embed_span(self, texts.len());
+        let vectors = self.embed_all(texts).instrument(span.clone()).await;
+        vectors.inspect_err(|error| {
+            span.record("error", error.kind().as_str());
+        })
+    }
+}
+
+impl LocalEmbedder {
+    async fn embed_all(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Error> {
         // Texts of like length together: padding is computed too. Bytes stand for tokens well enough.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&at| texts[at].len());

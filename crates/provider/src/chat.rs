@@ -1,3 +1,4 @@
+use crate::spans::{asks, says};
 use crate::sse::stream_chunks;
 use crate::{Beside, ChatEvent, ChatModel, ChatRequest, ChatStream, Endpoint, Error, FinishReason};
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Span;
 
 /// The answer is complete with its finish reason; usage and `[DONE]` are waited for so long and no longer.
 const AFTER_FINISH: Duration = Duration::from_secs(2);
@@ -67,6 +69,8 @@ impl ChatModel for OpenAiChat {
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream, Error> {
+        asks(&self.endpoint);
+        Span::current().record("stream", true);
         let chunks = stream_chunks(&self.endpoint, &self.body(request)).await?;
         let state = Reading {
             chunks,
@@ -75,6 +79,7 @@ impl ChatModel for OpenAiChat {
             finish: None,
             usage: None,
             seen: Map::new(),
+            named: false,
             over: false,
         };
         Ok(stream::unfold(state, Reading::next).boxed())
@@ -91,6 +96,8 @@ struct Reading {
     usage: Option<TokenUsage>,
     /// Fields of the whole answer that were passed on.
     seen: Map<String, Value>,
+    /// The server has said who answers.
+    named: bool,
     over: bool,
 }
 
@@ -138,6 +145,10 @@ impl Reading {
     }
 
     fn take(&mut self, chunk: ChatCompletionChunk) -> Result<(), Error> {
+        if !std::mem::replace(&mut self.named, true) {
+            says("response_model", &chunk.model);
+            says("response_id", &chunk.id);
+        }
         if let Some(usage) = chunk.usage {
             self.usage = Some(token_usage(&usage));
         }

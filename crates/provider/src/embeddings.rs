@@ -1,4 +1,5 @@
 use crate::http::post_json;
+use crate::spans::{asks, embed_span, says};
 use crate::{CallLimits, EmbedFor, Embedder, Endpoint, Error};
 use async_trait::async_trait;
 use base64::Engine;
@@ -6,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use groundtone_openai_api::{EmbeddingInput, EmbeddingList, EmbeddingRequest, EmbeddingValues, EncodingFormat};
 use groundtone_prompt::{CountTokens, OpenAiTokens};
 use std::sync::Arc;
+use tracing::{Instrument, Span};
 
 /// Any server of OpenAI's `/v1/embeddings`.
 pub struct OpenAiEmbeddings {
@@ -25,7 +27,17 @@ impl OpenAiEmbeddings {
         Self { endpoint, model, dimensions, max_tokens, limits, tokens }
     }
 
+    /// One call.
     async fn embed_batch(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Error> {
+        let span = embed_span(self, texts.len());
+        let vectors = self.ask(texts).instrument(span.clone()).await;
+        vectors.inspect_err(|error| {
+            span.record("error", error.kind().as_str());
+        })
+    }
+
+    async fn ask(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Error> {
+        asks(&self.endpoint);
         let body = EmbeddingRequest {
             model: self.model.clone(),
             input: EmbeddingInput::Many(texts.to_vec()),
@@ -33,6 +45,8 @@ impl OpenAiEmbeddings {
             dimensions: None,
         };
         let list: EmbeddingList = post_json(&self.endpoint, "/embeddings", &body).await?;
+        says("response_model", &list.model);
+        Span::current().record("prompt_tokens", list.usage.as_ref().map(|usage| usage.prompt_tokens));
         let mut vectors: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
         for item in list.data {
             let slot = vectors

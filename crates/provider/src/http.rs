@@ -66,6 +66,11 @@ impl Endpoint {
         &self.base_url
     }
 
+    /// Whether it is addressed as Azure OpenAI wants it.
+    pub(crate) fn is_azure(&self) -> bool {
+        self.api_version.is_some()
+    }
+
     pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         let mut address = format!("{}{path}", self.base_url);
         if let Some(version) = &self.api_version {

@@ -10,6 +10,7 @@ mod batch;
 mod breaker;
 mod cached;
 mod chat;
+mod collector;
 mod download;
 mod embeddings;
 mod error;
@@ -21,6 +22,7 @@ mod http;
 mod lora_server;
 mod rerank;
 mod resilient;
+mod spans;
 mod sse;
 mod web;
 mod webhook;
@@ -29,6 +31,7 @@ pub use batch::{Batch, Batcher, Pace};
 pub use breaker::BreakerSettings;
 pub use cached::{AnswerCache, CachedChat, CachedEmbedder, Observe};
 pub use chat::OpenAiChat;
+pub use collector::CollectorClient;
 pub use download::{DownloadProgress, HubFile, download_from_hub};
 pub use embeddings::OpenAiEmbeddings;
 pub use error::Error;
@@ -39,6 +42,7 @@ pub use http::{Endpoint, delete_json, get_json, install_tls, post_json};
 pub use lora_server::LoraServer;
 pub use rerank::{HttpReranker, RerankShape, Reranker};
 pub use resilient::{Resilience, Resilient};
+pub use spans::embed_span;
 pub use sse::{post_events, stream_chunks};
 pub use web::{WebClient, WebError, WebPage, WebRequest, WebSettings, same_site};
 pub use webhook::{SendWebhook, SignedWebhook, WebhookMessage, sign};
@@ -130,6 +134,19 @@ pub enum FinishReason {
     ToolCalls,
     /// It calls a function, in the shape before tools.
     FunctionCall,
+}
+
+impl FinishReason {
+    /// Its name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ContentFilter => "content_filter",
+            Self::ToolCalls => "tool_calls",
+            Self::FunctionCall => "function_call",
+        }
+    }
 }
 
 /// What a model server sends beside an answer's text, as it came.

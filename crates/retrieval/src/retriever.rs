@@ -5,6 +5,7 @@ use groundtone_types::{Collection, ErrorKind, Snippet, Tenant};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tracing::{Instrument, field, info_span};
 use uuid::Uuid;
 
 /// Why nothing could be retrieved.
@@ -159,6 +160,17 @@ impl Retriever {
     /// Both arms search at the same time, are fused, reranked, weighed by age and trust, rid of repetition, varied and merged, in this order; each step but the second
     /// does nothing where it is not asked for.
     pub async fn search(&self, tenant: &Tenant, collection: &Collection, request: &Request<'_>) -> Result<Retrieved, Error> {
+        let top_k = request.top_k.unwrap_or(self.settings.top_k);
+        let span = info_span!("search", %collection, top_k, hits = field::Empty, error = field::Empty);
+        let found = self.find(tenant, collection, request, top_k).instrument(span.clone()).await;
+        match &found {
+            Ok(found) => span.record("hits", found.hits.len()),
+            Err(error) => span.record("error", error.kind().as_str()),
+        };
+        found
+    }
+
+    async fn find(&self, tenant: &Tenant, collection: &Collection, request: &Request<'_>, top_k: usize) -> Result<Retrieved, Error> {
         let terms = self.sparse.query(request.question);
         let count = terms.indices.len();
         let (dense, bm25) = self.arms(tenant, collection, request, terms).await?;
@@ -166,7 +178,7 @@ impl Retriever {
         let evidence = Evidence::ranked(count, &fused);
         let mut ranked = self.rerank(request.question, fused).await;
         self.refinement.weigh(&mut ranked, request.now);
-        let hits = self.choose(tenant, collection, ranked, request.top_k.unwrap_or(self.settings.top_k)).await?;
+        let hits = self.choose(tenant, collection, ranked, top_k).await?;
         let evidence = evidence.shown(request.question, &hits);
         let verdict = self.gate.as_ref().map(|gate| gate.judge(&evidence, hits.len()));
         Ok(Retrieved { hits, evidence, verdict })

@@ -44,17 +44,18 @@ pub use state::{AppState, Documents, Limits};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
+use groundtone_telemetry::continue_trace;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
-use tracing::{Instrument, field, info, info_span};
+use tracing::{Instrument, Span, field, info, info_span};
 
 /// How long a browser may remember that it may call.
 const PREFLIGHT: Duration = Duration::from_secs(600);
@@ -218,6 +219,14 @@ impl Drop for Counted {
     }
 }
 
+/// Puts the request's span into its caller's trace, where it names one.
+fn follow_caller(span: &Span, headers: &HeaderMap) {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(parent) = header("traceparent") {
+        continue_trace(span, parent, header("tracestate"));
+    }
+}
+
 /// One span for each request, with the id that is also in the response's `x-request-id`.
 async fn trace_request(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default().to_owned();
@@ -226,14 +235,15 @@ async fn trace_request(State(state): State<Arc<AppState>>, request: Request, nex
     state.metrics.request_begins();
     // A method that nobody has heard of is a label that nobody wants.
     let method = if request.method().as_str().len() <= 7 { request.method().to_string() } else { "other".to_owned() };
-    let counted = Counted { state, method, route: route.clone(), began: Instant::now(), status: CLIENT_CLOSED };
-    let span = info_span!("request", request_id = %id, method = %request.method(), route, status = field::Empty);
+    let span = info_span!("request", request_id = %id, method, route, status = field::Empty);
+    follow_caller(&span, request.headers());
+    let counted = Counted { state, method, route, began: Instant::now(), status: CLIENT_CLOSED };
     async move {
         // All of it, not its status alone: it counts when it is dropped.
         let mut counted = counted;
         let response = next.run(request).await;
         counted.status = response.status().as_u16();
-        tracing::Span::current().record("status", response.status().as_u16());
+        Span::current().record("status", response.status().as_u16());
         info!(status = response.status().as_u16(), "answered");
         response
     }

@@ -1,20 +1,26 @@
 //! Trace set-up, and the spans that every request leaves.
 //!
-//! The spans are the diagram: `request` (with `request_id`, which is also the response's `x-request-id`) > `answer` > `answer.retrieve`, `answer.render`,
-//! `answer.generate`, `answer.cite`; `ingest.parse`, `ingest.embed`, `ingest.store`. Their fields are numbers and names, never the text of a prompt or a document.
+//! The spans are the diagram: `request` (with `request_id`, which is also the response's `x-request-id`) > `answer` > `answer.retrieve` > `search` > `embed`,
+//! `answer.render`, `answer.generate` > `answer.cite`; `ingest.prepare`, `ingest.embed` > `embed`, `ingest.store`. Their fields are numbers and names, never the text of a
+//! prompt or a document. They are written to the log, and sent to an OpenTelemetry collector where there is one.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+mod conventions;
 mod metrics;
+mod otlp;
 mod redact;
 
 pub use metrics::{AnswerMeasure, CONTENT_TYPE, Metrics};
+pub use opentelemetry_http::HttpClient;
+pub use otlp::{Collector, Spans, continue_trace};
 pub use redact::{PatternError, Redactor};
 
 use std::io::Write;
 use std::sync::Arc;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +31,20 @@ pub enum Format {
     Json,
 }
 
-/// The filter cannot be read, or there is a subscriber already.
+/// Why nothing can be logged or sent.
 #[derive(Debug, thiserror::Error)]
-#[error("`log.level` = `{level}` cannot be used: {reason}")]
-pub struct Error {
-    level: String,
-    reason: String,
+pub enum Error {
+    /// The filter cannot be read, or there is a subscriber already.
+    #[error("`log.level` = `{level}` cannot be used: {reason}")]
+    Log {
+        /// The filter.
+        level: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Spans cannot be sent there.
+    #[error("`telemetry.otlp_url` cannot be used: {0}")]
+    Collector(String),
 }
 
 /// A writer whose lines are redacted before they are written. The subscriber writes each line in one piece.
@@ -59,6 +73,19 @@ impl<W: Write> Write for Redacting<W> {
     }
 }
 
+/// What is written to `writer`: events, and each span with its duration when it ends, each line redacted.
+fn lines<W>(format: Format, level: &str, redactor: Arc<Redactor>, writer: W) -> Result<Box<dyn Layer<Registry> + Send + Sync>, Error>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(level).map_err(|error| Error::Log { level: level.to_owned(), reason: error.to_string() })?;
+    let layer = tracing_subscriber::fmt::layer::<Registry>().with_span_events(FmtSpan::CLOSE).with_writer(Redacting { redactor, writer });
+    Ok(match format {
+        Format::Text => layer.with_ansi(false).with_filter(filter).boxed(),
+        Format::Json => layer.json().with_filter(filter).boxed(),
+    })
+}
+
 /// A subscriber that writes events, and each span with its duration when it ends, to `writer`, each line redacted.
 pub fn subscriber<W>(
     format: Format,
@@ -69,21 +96,28 @@ pub fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(level).map_err(|error| Error { level: level.to_owned(), reason: error.to_string() })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_span_events(FmtSpan::CLOSE)
-        .with_writer(Redacting { redactor: Arc::new(redactor), writer });
-    Ok(match format {
-        Format::Text => Box::new(builder.with_ansi(false).finish()),
-        Format::Json => Box::new(builder.json().finish()),
-    })
+    Ok(Box::new(tracing_subscriber::registry().with(lines(format, level, Arc::new(redactor), writer)?)))
 }
 
-/// Installs a subscriber that writes to standard error, for the whole process.
-pub fn init(format: Format, level: &str, redactor: Redactor) -> Result<(), Error> {
-    let subscriber = subscriber(format, level, redactor, std::io::stderr)?;
-    tracing::subscriber::set_global_default(subscriber).map_err(|error| Error { level: level.to_owned(), reason: error.to_string() })
+/// Installs a subscriber that writes to standard error, for the whole process, and sends our own spans to a collector where there is one, whatever the level of the log.
+/// [`Spans::shut_down`] at the end, or the last ones are lost.
+pub fn init<C: HttpClient + 'static>(
+    format: Format,
+    level: &str,
+    redactor: Redactor,
+    collector: Option<Collector<C>>,
+) -> Result<Option<Spans>, Error> {
+    let redactor = Arc::new(redactor);
+    let mut layers = vec![lines(format, level, redactor.clone(), std::io::stderr)?];
+    let mut spans = None;
+    if let Some(collector) = collector {
+        let (layer, ours) = otlp::layer(collector, redactor).map_err(Error::Collector)?;
+        layers.push(layer);
+        spans = Some(ours);
+    }
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layers))
+        .map_err(|error| Error::Log { level: level.to_owned(), reason: error.to_string() })?;
+    Ok(spans)
 }
 
 #[cfg(test)]

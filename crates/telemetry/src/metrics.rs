@@ -2,6 +2,7 @@
 //!
 //! Labels are few and bounded: routes as the router has them, variants, models, outcomes. Never a key, a tenant or a word of a customer.
 
+use crate::Spans;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -132,6 +133,11 @@ impl Default for Metrics {
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
+        Self::beside(None)
+    }
+
+    /// The same with what was lost of spans that go to a collector.
+    pub fn beside(spans: Option<&Spans>) -> Self {
         let mut registry = Registry::with_prefix("groundtone");
         let metrics = Self {
             requests: Family::default(),
@@ -174,6 +180,11 @@ impl Metrics {
             "records_lost",
             "Traces that were not stored because the catalog did not keep up or failed",
             metrics.lost.clone(),
+        );
+        registry.register(
+            "spans_lost",
+            "Spans that the collector did not take, or that had no room to wait",
+            spans.map_or_else(Counter::default, Spans::lost),
         );
         registry.register("cache", "Look-ups of the caches of answers and of query embeddings", metrics.cache.clone());
         registry.register("canary_decisions", "Canaries that were stopped, and by which signal, or that passed", metrics.canaries.clone());
@@ -286,6 +297,7 @@ mod tests {
             "groundtone_feedback_total{reason=\"down\"} 1",
             "groundtone_refused_total{reason=\"key\"} 1",
             "groundtone_records_lost_total 2",
+            "groundtone_spans_lost_total 0",
             "groundtone_cache_total{cache=\"queries\",result=\"hit\"} 1",
             "groundtone_canary_decisions_total{decision=\"stop\",signal=\"error\"} 1",
             "groundtone_handoffs_total{result=\"lost\"} 3",

@@ -1,7 +1,7 @@
 //! A scripted model server over real sockets; for tests only.
 //!
 //! [`ScriptedServer`] answers `/v1/chat/completions`, `/v1/embeddings` and the routes of document extractors and rerankers with what a test put in its script,
-//! is a webhook's receiver at `/hook`, records every request, and knows when a client left.
+//! is a webhook's receiver at `/hook` and a collector of OpenTelemetry spans at `/v1/traces`, records every request, and knows when a client left.
 //! It stands in for a *remote* model where faults and bytes on the wire are tested; answers, training and retrieval are tested with real models.
 //! [`RawServer`] is one below HTTP, for what no HTTP library would send. [`Site`] is a web site and [`Bucket`] an S3 bucket, on loopback ports as well.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fixture that cannot work must fail its test")]
@@ -9,6 +9,7 @@
 mod bucket;
 mod raw;
 mod site;
+mod traces;
 
 pub use bucket::{Bucket, Object};
 pub use raw::{RawServer, Step};
@@ -100,6 +101,7 @@ impl ScriptedServer {
             .route("/rerank", post(extract))
             .route("/v2/rerank", post(extract))
             .route("/hook", post(hook))
+            .route("/v1/traces", post(traces::collect))
             .with_state(shared.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let base_url = format!("http://{}/v1", listener.local_addr().expect("an address"));

@@ -2,7 +2,7 @@ use crate::access::Caller;
 use crate::api::beside::Gathered;
 use crate::api::conversation::question;
 use crate::api::models::Addressed;
-use crate::api::wire::{annotations, extension, finish_reason, unix_now, usage};
+use crate::api::wire::{annotations, extension, unix_now, usage};
 use crate::error::{ApiError, ApiJson};
 use crate::state::AppState;
 use axum::Json;
@@ -140,7 +140,7 @@ fn whole(answers: Vec<Answer>, head: Head) -> ChatCompletion {
             annotations: annotations(&answer.summary),
             rest: beside.message,
         };
-        let finish_reason = Some(finish_reason(answer.summary.finish).to_owned());
+        let finish_reason = Some(answer.summary.finish.as_str().to_owned());
         body.choices.push(Choice { index, message, finish_reason, logprobs: beside.logprobs });
     }
     body
@@ -193,7 +193,7 @@ impl Head {
     /// The last delta of one answer, with its citations.
     fn closing(&self, index: u32, summary: &Summary) -> ChatCompletionChunk {
         let delta = Delta { annotations: Some(annotations(summary)), ..Delta::default() };
-        ChatCompletionChunk { groundtone: Some(extension(summary)), ..self.delta(index, delta, Some(finish_reason(summary.finish))) }
+        ChatCompletionChunk { groundtone: Some(extension(summary)), ..self.delta(index, delta, Some(summary.finish.as_str())) }
     }
 }
 

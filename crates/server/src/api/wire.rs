@@ -2,7 +2,6 @@
 
 use groundtone_answer::{CitedSource, Summary};
 use groundtone_openai_api::{Annotation, CompletionTokensDetails, PromptTokensDetails, UrlCitation, Usage};
-use groundtone_provider::FinishReason;
 use groundtone_types::TokenUsage;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -72,16 +71,6 @@ pub(crate) fn extension(summary: &Summary) -> Value {
         object["rewritten_query"] = json!(query);
     }
     object
-}
-
-pub(crate) fn finish_reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ContentFilter => "content_filter",
-        FinishReason::ToolCalls => "tool_calls",
-        FinishReason::FunctionCall => "function_call",
-    }
 }
 
 pub(crate) fn unix_now() -> i64 {
