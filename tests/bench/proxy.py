@@ -26,7 +26,8 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = {"litellm": ["litellm[proxy]"], "hayhooks": ["hayhooks==2.1.0", "haystack-ai==3.4.0"]}
+# LiteLLM: the newest whose own packages could be had; without prisma some of its errors are a bare 500.
+PEERS = {"litellm": ["litellm[proxy]==1.108.7", "prisma==0.15.0"], "hayhooks": ["hayhooks==2.1.0", "haystack-ai==3.4.0"]}
 DOCUMENTS = {
     "returns.md": "# Returns\n\nYou can send your grinder back within 45 days of delivery.\n",
     "warranty.md": "# Warranty\n\nThe burr set is covered for 12 years.\n",
@@ -116,7 +117,7 @@ def groundtone(binary, folder, mock, chunks=0, index=None, vectors=None):
 
 def installed(name):
     """The peer's packages in a folder of their own."""
-    cache = Path(os.environ.get("GROUNDTONE_CACHE", Path.home() / ".cache/groundtone")) / "peers" / name
+    cache = Path(os.environ.get("GROUNDTONE_CACHE", Path.home() / ".cache/groundtone")) / "peers" / f"{name}-{PEERS[name][0].split('==')[1]}"
     if not cache.exists():
         print(f"installing {' '.join(PEERS[name])}", file=sys.stderr)
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", f"{cache}.tmp", *PEERS[name]]
@@ -153,16 +154,22 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def litellm(folder, mock):
-    cache, port = installed("litellm"), free_port()
-    config = {"model_list": [{"model_name": "shop", "litellm_params": {"model": "openai/mock", "api_base": f"{mock}/v1", "api_key": "unused"}}]}
+def litellm_proxy(folder, config, **variables):
+    """LiteLLM's proxy with a configuration; gives the process, its address, its version and its key."""
+    cache, port, key = installed("litellm"), free_port(), "sk-bench-0123456789abcdef"
     (folder / "litellm.json").write_text(json.dumps(config))
-    environment = {**os.environ, "PYTHONPATH": str(cache), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": "sk-bench-0123456789abcdef", "LITELLM_LOG": "ERROR"}
+    environment = {**os.environ, "PYTHONPATH": str(cache), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": key, "LITELLM_LOG": "ERROR", **variables}
     arguments = [sys.executable, "-c", "from litellm import run_server; run_server()", "--config", str(folder / "litellm.json"), "--host", "127.0.0.1", "--port", str(port)]
     log = open(folder / "litellm.log", "w")
     running = Running(arguments, env=environment, stdout=log, stderr=log, cwd=folder)
     wait_until_served(running, log, f"http://127.0.0.1:{port}/health/liveliness")
-    return running, f"http://127.0.0.1:{port}/v1/chat/completions", version(cache, "litellm"), {"key": "sk-bench-0123456789abcdef"}
+    return running, f"http://127.0.0.1:{port}", version(cache, "litellm"), key
+
+
+def litellm(folder, mock):
+    config = {"model_list": [{"model_name": "shop", "litellm_params": {"model": "openai/mock", "api_base": f"{mock}/v1", "api_key": "unused"}}]}
+    running, address, found, key = litellm_proxy(folder, config)
+    return running, f"{address}/v1/chat/completions", found, {"key": key}
 
 
 def hayhooks(folder, mock):

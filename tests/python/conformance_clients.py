@@ -4,26 +4,22 @@ import asyncio
 import json
 import sys
 
+from cases import KEY, case, run
+
 URL = sys.argv[1]
 ASK = "How long can I send my grinder back?"
-CASES = []
-
-
-def case(function):
-    CASES.append(function)
-    return function
 
 
 def chain(**options):
     from langchain_openai import ChatOpenAI
 
-    return ChatOpenAI(model="shop", base_url=URL, api_key="unused", **{"temperature": 0, "timeout": 60, **options})
+    return ChatOpenAI(model="shop", base_url=URL, api_key=KEY, **{"temperature": 0, "timeout": 60, **options})
 
 
 def like(**options):
     from llama_index.llms.openai_like import OpenAILike
 
-    return OpenAILike(model="shop", api_base=URL, api_key="unused", is_chat_model=True, temperature=0, max_tokens=60, timeout=60, **options)
+    return OpenAILike(model="shop", api_base=URL, api_key=KEY, is_chat_model=True, temperature=0, max_tokens=60, timeout=60, **options)
 
 
 @case
@@ -118,7 +114,7 @@ def langchain_errors():
 def langchain_embeddings():
     from langchain_openai import OpenAIEmbeddings
 
-    model = OpenAIEmbeddings(model="all-minilm-l6-v2-int8", base_url=URL, api_key="unused", check_embedding_ctx_length=False)
+    model = OpenAIEmbeddings(model="all-minilm-l6-v2-int8", base_url=URL, api_key=KEY, check_embedding_ctx_length=False)
     assert len(model.embed_query("a kettle")) == 384 and len(model.embed_documents(["a", "b", "c"])) == 3
 
 
@@ -165,16 +161,8 @@ def llamaindex_async():
 def llamaindex_embeddings():
     from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 
-    model = OpenAILikeEmbedding(model_name="all-minilm-l6-v2-int8", api_base=URL, api_key="unused")
+    model = OpenAILikeEmbedding(model_name="all-minilm-l6-v2-int8", api_base=URL, api_key=KEY)
     assert len(model.get_query_embedding("a kettle")) == 384 and len(model.get_text_embedding_batch(["a", "b"])) == 2
 
 
-failed = 0
-for function in CASES:
-    try:
-        function()
-        print("ok", function.__name__)
-    except Exception as problem:  # every case is run, and every failure shown
-        failed += 1
-        print("FAILED", function.__name__, type(problem).__name__, problem, file=sys.stderr)
-sys.exit(1 if failed else 0)
+run()

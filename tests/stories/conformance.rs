@@ -2,121 +2,10 @@
 //!
 //! docs/reference/conformance.md lists every case; this test holds the list.
 
-use super::fault_cases::{STREAM, send};
 use super::support::{Server, run_json, small_shop};
-use groundtone_testkit::{RawServer, Step};
-use serde_json::{Value, json};
+use groundtone_testkit::{RawServer, answering_shop, shop_model};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
-
-fn event(value: &Value) -> String {
-    format!("data: {value}\n\n")
-}
-
-fn choice(delta: &Value, finish: &Value) -> Value {
-    json!({"id": "up-1", "object": "chat.completion.chunk", "system_fingerprint": "fp_mock", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
-}
-
-/// A stream of these deltas, a finish reason, and usage with its details.
-fn answer(deltas: &[Value], finish: &str) -> Vec<Step> {
-    let mut text = STREAM.to_owned();
-    deltas.iter().for_each(|delta| text.push_str(&event(&choice(delta, &Value::Null))));
-    text.push_str(&event(&choice(&json!({}), &json!(finish))));
-    let usage = json!({"prompt_tokens": 40, "completion_tokens": 9, "total_tokens": 49, "prompt_tokens_details": {"cached_tokens": 8}, "completion_tokens_details": {"reasoning_tokens": 3}});
-    text.push_str(&event(&json!({"choices": [], "usage": usage})));
-    text.push_str("data: [DONE]\n\n");
-    vec![send(text)]
-}
-
-/// The text in several pieces.
-fn say(text: &str) -> Vec<Step> {
-    let pieces: Vec<char> = text.chars().collect();
-    answer(&pieces.chunks(7).map(|piece| json!({"content": piece.iter().collect::<String>()})).collect::<Vec<_>>(), "stop")
-}
-
-fn tool_calls() -> Vec<Step> {
-    let call = |fields: Value| json!({"tool_calls": [fields]});
-    let deltas = [
-        call(json!({"index": 0, "id": "call_1", "type": "function", "function": {"name": "price", "arguments": ""}})),
-        call(json!({"index": 0, "function": {"arguments": "{\"sku\":"}})),
-        call(json!({"index": 0, "function": {"arguments": "\"G1\"}"}})),
-        call(json!({"index": 1, "id": "call_2", "type": "function", "function": {"name": "price", "arguments": "{\"sku\":\"G2\"}"}})),
-    ];
-    answer(&deltas, "tool_calls")
-}
-
-fn refuse(status: &str) -> Vec<Step> {
-    let body = json!({"error": {"message": "the mock says no", "type": "invalid_request_error", "param": "messages", "code": "mock_code"}})
-        .to_string();
-    let head = format!(
-        "HTTP/1.1 {status} Mock\r\ncontent-type: application/json\r\nretry-after: 0\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    vec![send(head + &body)]
-}
-
-/// A model server that does what the question's words ask for.
-fn model(body: &str) -> Vec<Step> {
-    let request: Value = serde_json::from_str(body).expect("a JSON request");
-    let messages = request["messages"].as_array().expect("messages");
-    let last = messages.last().expect("a message");
-    let question = messages.iter().rfind(|message| message["role"] == "user").expect("a question");
-    let parts = question["content"].as_array().cloned().unwrap_or_default();
-    let text = question["content"].as_str().or_else(|| parts.first()?["text"].as_str()).unwrap_or_default().to_owned();
-    let image = parts.iter().find(|part| part["type"] == "image_url");
-    let asks = |word: &str| text.contains(word);
-    if last["role"] == "tool" {
-        let call = messages.iter().rev().nth(1).is_some_and(|message| !message["tool_calls"].is_null() || message["role"] == "tool");
-        return say(if call { "It costs 89 euro." } else { "A tool's answer without its call" });
-    }
-    if let Some(status) = text.split("FAIL:").nth(1) {
-        return refuse(&status[..3]);
-    }
-    if asks("CUT") {
-        return vec![send(format!("{STREAM}{}", event(&choice(&json!({"content": "Half"}), &Value::Null))))];
-    }
-    if asks("SLOW") {
-        return vec![
-            send(STREAM),
-            Step::Forever(event(&choice(&json!({"content": "more "}), &Value::Null)).into_bytes(), Duration::from_millis(20)),
-        ];
-    }
-    if asks("ECHO") {
-        let mut sent = request.clone();
-        sent.as_object_mut().unwrap().remove("messages");
-        return say(&sent.to_string());
-    }
-    if asks("HISTORY") {
-        let roles: Vec<&Value> = messages.iter().map(|message| &message["role"]).collect();
-        return say(&json!({"roles": roles, "messages": messages}).to_string());
-    }
-    if asks("SHORT") {
-        return answer(&[json!({"content": "It is"})], "length");
-    }
-    if asks("REFUSE") {
-        return answer(&[json!({"refusal": "I cannot "}), json!({"refusal": "do that."})], "stop");
-    }
-    if asks("THINK") {
-        return answer(&[json!({"reasoning_content": "Let me see."}), json!({"content": "Yes."})], "stop");
-    }
-    if let Some(image) = image {
-        return say(&format!("A picture: {} ({})", image["image_url"]["url"], asks("45 days")));
-    }
-    if request["tools"].as_array().is_some_and(|tools| !tools.is_empty()) {
-        return tool_calls();
-    }
-    if request["response_format"]["type"] == "json_schema" {
-        return say(r#"{"days": 45, "sure": true}"#);
-    }
-    if request["logprobs"] == true {
-        let mut chunk = choice(&json!({"content": "Yes"}), &json!("stop"));
-        chunk["choices"][0]["logprobs"] =
-            json!({"content": [{"token": "Yes", "logprob": -0.25, "bytes": [89, 101, 115], "top_logprobs": []}], "refusal": null});
-        return vec![send(format!("{STREAM}{}data: [DONE]\n\n", event(&chunk)))];
-    }
-    say("You can send it back within 45 days [1].")
-}
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -124,14 +13,10 @@ fn root() -> &'static Path {
 
 /// The shop's server in front of the mock.
 fn serve(folder: &Path) -> (Server, RawServer) {
-    let upstream = RawServer::start(model);
+    let upstream = RawServer::start(shop_model);
     let documents = small_shop(folder);
     run_json(folder, &["ingest", documents.to_str().unwrap(), "--json"]);
-    let settings = format!(
-        "[chat]\nkind = \"openai\"\nmodel = \"gpt-4o-mini\"\nurl = \"{}\"\ncontext_tokens = 8000\nretries = 0\nbreaker_failures = 0\n[assistant]\nname = \"shop\"\n[files]\nquota_mb = 1\n[gate]\nthreshold = 0.0\n",
-        upstream.base_url
-    );
-    std::fs::write(folder.join("groundtone.toml"), settings).unwrap();
+    std::fs::write(folder.join("groundtone.toml"), answering_shop(&upstream.base_url)).unwrap();
     (Server::start(folder, &["serve"]), upstream)
 }
 
@@ -180,4 +65,20 @@ fn openai_node_finds_what_it_knows() {
     let script = root().join("tests/node/conformance.mjs");
     let output = Command::new("node").arg(script).arg(packages).arg(format!("{}/v1", server.address)).output().unwrap();
     held_by_the_page(&output, "openai-node", 20);
+}
+
+/// The client of `tests/async-openai`, which is a workspace of its own; `./gt test` has compiled it.
+pub fn async_openai(arguments: &[&str]) -> Output {
+    let manifest = root().join("tests/async-openai/Cargo.toml");
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--release", "--locked", "--quiet", "--manifest-path"]).arg(manifest).arg("--").args(arguments);
+    command.output().unwrap()
+}
+
+#[test]
+fn async_openai_finds_what_it_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _upstream) = serve(folder.path());
+    let output = async_openai(&["answers", &format!("{}/v1", server.address)]);
+    held_by_the_page(&output, "async-openai", 45);
 }

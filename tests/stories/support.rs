@@ -1,5 +1,6 @@
 //! Starts the binary and talks to it.
 
+pub use groundtone_testkit::small_shop;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -146,27 +147,4 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "{what} did not happen");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// Documents of a small shop.
-pub fn small_shop(folder: &Path) -> std::path::PathBuf {
-    let documents = folder.join("documents");
-    std::fs::create_dir_all(documents.join("policies")).unwrap();
-    let files = [
-        (
-            "policies/returns.md",
-            "# Returns\n\n## Window\n\nYou can send your grinder back within 45 days of delivery.\n\n## Cost\n\nThe return label costs 6 euro outside Austria.\n",
-        ),
-        ("policies/warranty.md", "# Warranty\n\nThe burr set is covered for 12 years. The motor is covered for 4 years.\n"),
-        ("hours.txt", "Opening hours\n\nThe workshop in Graz opens at nine on Saturdays and is closed on Mondays.\n"),
-        ("prices.csv", "sku,product,price_eur\nG1,Alder hand grinder,89\nG2,Birch electric grinder,249\n"),
-        (
-            "about.html",
-            "<html><head><title>About us</title></head><body><nav>Home</nav><main><h1>About us</h1><p>We have made grinders in Graz since 1987.</p></main></body></html>",
-        ),
-    ];
-    for (name, text) in files {
-        std::fs::write(documents.join(name), text).unwrap();
-    }
-    documents
 }

@@ -1,15 +1,13 @@
 //! Fine-tuning through the official SDKs and the command line, with the trainer of this process.
 
-use super::conformance::held_by_the_page;
+use super::conformance::{async_openai, held_by_the_page};
 use super::support::{Server, groundtone, run, run_json, small_shop, wait_for};
+use groundtone_testkit::{SHOP_BASE as BASE, SHOP_QUICK as QUICK, SHOP_TRAINED as TRAINED, shop_webhook, tuning_shop};
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The local model, under the name that a client of OpenAI's would send.
-const BASE: &str = "gpt-4o-mini-2024-07-18";
-const TRAINED: &str = "smollm2-135m-instruct-q4_1";
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 fn root() -> &'static Path {
@@ -21,20 +19,11 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A shop whose trainings take seconds: an adapter of one layer.
+/// A shop that trains.
 fn shop(folder: &Path, more: &str) {
     let documents = small_shop(folder);
     run_json(folder, &["ingest", documents.to_str().unwrap(), "--json"]);
-    let settings = format!(
-        "[assistant]\nname = \"shop\"\n[files]\nquota_mb = 4\n[tuning]\nbase_models = [\"{BASE}={TRAINED}\"]\nmax_file_mb = 1\nmax_row_tokens = 128\ncheckpoint_every = 2\n{more}"
-    );
-    std::fs::write(folder.join("groundtone.toml"), settings).unwrap();
-}
-
-const QUICK: &str = "trained_layers = 1\nrank = 2\n";
-
-fn webhook(port: u16) -> String {
-    format!("{QUICK}webhook_url = \"http://127.0.0.1:{port}/hook\"\nwebhook_secret_env = \"HOOK_SECRET\"\n")
+    std::fs::write(folder.join("groundtone.toml"), tuning_shop(more)).unwrap();
 }
 
 fn python(script: &str, server: &Server, arguments: &[&str]) -> Output {
@@ -48,7 +37,7 @@ fn python(script: &str, server: &Server, arguments: &[&str]) -> Output {
 #[test]
 fn openai_python_tunes_as_it_is_used_to() {
     let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
-    shop(folder.path(), &webhook(port));
+    shop(folder.path(), &shop_webhook(port));
     let server = Server::start_with(folder.path(), &["serve"], &[("HOOK_SECRET", SECRET)]);
     let output = python("conformance_tuning.py", &server, &[BASE, &port.to_string(), SECRET]);
     held_by_the_page(&output, "openai-python (tuning)", 60);
@@ -66,6 +55,15 @@ fn openai_node_tunes_as_it_is_used_to() {
     let script = root().join("tests/node/conformance_tuning.mjs");
     let output = Command::new("node").arg(script).arg(packages).arg(format!("{}/v1", server.address)).arg(BASE).output().unwrap();
     held_by_the_page(&output, "openai-node (tuning)", 12);
+}
+
+#[test]
+fn async_openai_tunes_as_it_is_used_to() {
+    let folder = tempfile::tempdir().unwrap();
+    shop(folder.path(), QUICK);
+    let server = Server::start(folder.path(), &["serve"]);
+    let output = async_openai(&["tuning", &format!("{}/v1", server.address), BASE]);
+    held_by_the_page(&output, "async-openai (tuning)", 35);
 }
 
 #[test]

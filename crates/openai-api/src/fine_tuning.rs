@@ -192,8 +192,8 @@ pub struct FineTuningEvent {
 /// What was measured at a checkpoint. Numbers in every field: there are clients that cannot read `null` here. Without a validation file the fields of `valid` are 0.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointMetrics {
-    /// Steps done.
-    pub step: f64,
+    /// Steps done. A number in OpenAI's specification, and without a fraction in its examples: there are clients that cannot read `88.0`.
+    pub step: u64,
     /// Mean loss of the step's rows.
     #[serde(default)]
     pub train_loss: f64,

@@ -7,9 +7,9 @@ pub struct VectorStoreRequest {
     /// What to call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Uploaded files to begin with.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub file_ids: Vec<String>,
+    /// Uploaded files to begin with. `null` is none: LiteLLM sends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_ids: Option<Vec<String>>,
     /// The client's own notes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,

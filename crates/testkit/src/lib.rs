@@ -4,15 +4,18 @@
 //! is a webhook's receiver at `/hook` and a collector of OpenTelemetry spans at `/v1/traces`, records every request, and knows when a client left.
 //! It stands in for a *remote* model where faults and bytes on the wire are tested; answers, training and retrieval are tested with real models.
 //! [`RawServer`] is one below HTTP, for what no HTTP library would send. [`Site`] is a web site and [`Bucket`] an S3 bucket, on loopback ports as well.
+//! [`small_shop`] and what stands beside it are the shop that clients are tested on, in the stories and by `./gt bench conformance`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fixture that cannot work must fail its test")]
 
 mod bucket;
 mod raw;
+mod shop;
 mod site;
 mod traces;
 
 pub use bucket::{Bucket, Object};
 pub use raw::{RawServer, Step};
+pub use shop::{SHOP_BASE, SHOP_QUICK, SHOP_TRAINED, answering_shop, shop_model, shop_webhook, small_shop, tuning_shop};
 pub use site::{Page, Site, Visit};
 
 use axum::Router;

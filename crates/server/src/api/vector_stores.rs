@@ -123,7 +123,8 @@ pub(crate) async fn create(
     ApiJson(request): ApiJson<VectorStoreRequest>,
 ) -> Result<Json<VectorStore>, ApiError> {
     refuse_rest(&request.rest, &["description"])?;
-    if request.file_ids.len() > MOST_FILE_IDS {
+    let file_ids = request.file_ids.unwrap_or_default();
+    if file_ids.len() > MOST_FILE_IDS {
         return Err(ApiError::invalid("file_ids", format!("send at most {MOST_FILE_IDS} files")));
     }
     let catalog = &state.documents.catalog;
@@ -145,7 +146,7 @@ pub(crate) async fn create(
         last_active_at: now,
     };
     let mut files = Vec::new();
-    for id in &request.file_ids {
+    for id in &file_ids {
         files.push(catalog.file(&caller.tenant, id).await.map_err(|error| catalog_failed(&error))?.ok_or_else(|| no_file(id))?);
     }
     catalog.put_store(&caller.tenant, &store).await.map_err(|error| catalog_failed(&error))?;
@@ -316,7 +317,7 @@ pub(crate) async fn detach_file(
     }
 }
 
-/// A snippet as a hit of a search.
+/// A snippet as a hit of a search, without its file's attributes.
 pub(crate) fn hit(snippet: &Snippet) -> VectorStoreHit {
     let (file_id, filename) = file_of(snippet.chunk.document.as_str());
     VectorStoreHit {
@@ -363,10 +364,15 @@ pub(crate) async fn search(
     }
     let store = state.vector_store(&caller.tenant, &id).await?;
     let hits = state.search_stores(&caller.tenant, &store.collection, &queries, most).await?;
+    let mut data: Vec<VectorStoreHit> = hits.iter().map(hit).collect();
+    for hit in &mut data {
+        let file = state.documents.catalog.store_file(&caller.tenant, &store.collection, &hit.file_id).await;
+        hit.attributes = file.map_err(|error| catalog_failed(&error))?.map(|file| file.attributes).or(hit.attributes.take());
+    }
     Ok(Json(VectorStoreSearchPage {
         object: "vector_store.search_results.page".to_owned(),
         search_query: queries,
-        data: hits.iter().map(hit).collect(),
+        data,
         has_more: false,
         next_page: None,
     }))
