@@ -57,7 +57,7 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     };
     worker.carry_out(&config, &order, &told).await?;
     let Worker::Own(library) = worker else { anyhow::bail!("the demo does its own work") };
-    let is_tuned = tune(&mut config, &library, &folder.join("adapter")).await?;
+    let is_tuned = offer_tuned(&mut config, &library, &folder.join("adapter")).await?;
     let name = config.assistant.name.clone();
     let directory = config.data.directory.display().to_string();
     serve(&config, *library, listener, move |address| {
@@ -68,7 +68,7 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
         line(format!("curl:       curl -N {address}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"))?;
         line(format!("terminal:   groundtone ask --data {directory} \"Do you repair old kettles?\""))?;
         if is_tuned {
-            line(format!("voice:      `{name}` answers with the sample's adapter ({TUNED}), `{name}:rag` without it"))?;
+            line(format!("voice:      the model `{name}:{TUNED}` answers with the sample's adapter"))?;
         }
         line("stop:       Ctrl-C")
     })
@@ -84,13 +84,13 @@ fn sample_model() -> Option<(String, String)> {
     Some((base.to_owned(), format!("ft:{base}:default:kettlewren:{}", &digest[..8])))
 }
 
-/// Answers in the brand's own voice, where the settings leave it to us: the chat model is the adapter's base, and nothing is said about variants and trained models.
-async fn tune(config: &mut Config, library: &Library, folder: &Path) -> anyhow::Result<bool> {
+/// Offers the sample's adapter as a variant, where one was compiled in and the settings leave it to us: the chat model is its base, and nothing is said about trained models.
+async fn offer_tuned(config: &mut Config, library: &Library, folder: &Path) -> anyhow::Result<bool> {
     let Some((base, model)) = sample_model() else { return Ok(false) };
     let (chat, tuning) = (&config.chat, &config.tuning);
     let is_its_base = chat.kind == Engine::Local && chat.path.as_os_str().is_empty() && chat.model == base;
     let is_ours = tuning.vllm_url.is_empty() && tuning.base_models.is_empty() && !config.variants.contains_key(TUNED);
-    if !is_its_base || !is_ours || config.release.variant != "rag" {
+    if !is_its_base || !is_ours {
         return Ok(false);
     }
     if library.catalog.model(&library.tenant, &model).await?.is_none() {
@@ -100,7 +100,6 @@ async fn tune(config: &mut Config, library: &Library, folder: &Path) -> anyhow::
         jobs.import_adapter(&library.tenant, adapter).await?;
     }
     config.variants.insert(TUNED.to_owned(), Variant { model: Some(model), ..Variant::default() });
-    TUNED.clone_into(&mut config.release.variant);
     Ok(true)
 }
 

@@ -3,7 +3,7 @@
     ./gt bench adapter [--make FOLDER] [--ask] [--epochs 2] [--work FOLDER]
 
 --make   builds rows from the 120 voice examples with the production retriever and prompt, trains on them with `groundtone tune`, and writes the adapter (as PEFT saves one) and the
-         manifest of its rows to FOLDER, which must not be there; about a quarter of an hour on two cores. The demo serves what is in samples/kettlewren/adapter when it was compiled
+         manifest of its rows to FOLDER, which must not be there; about a quarter of an hour on two cores. The demo offers what is in samples/kettlewren/adapter when it is compiled
 --ask    the 40 held-out questions (questions.jsonl and held-out.jsonl, 8 of them without an answer in the documents) through the demo, untuned (rag) and tuned (tuned-rag)
 """
 

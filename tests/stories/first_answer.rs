@@ -48,34 +48,6 @@ fn twenty_questions_cite_the_right_document() {
 }
 
 #[test]
-fn the_demo_speaks_with_its_own_adapter() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = demo(folder.path());
-    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/kettlewren");
-    let size = std::fs::metadata(sample.join("adapter/adapter_model.safetensors")).unwrap().len();
-    assert!(size <= 5_000_000, "the adapter has {size} bytes");
-    let ask = |model: &str| {
-        let body = json!({"model": model, "messages": [{"role": "user", "content": "How many days do I have to send an order back?"}]});
-        let (status, answer) = server.json("POST", "/v1/chat/completions", &body);
-        assert_eq!(status, 200, "{answer}");
-        answer["groundtone"].clone()
-    };
-    let (tuned, plain) = (ask("kettlewren"), ask("kettlewren:rag"));
-    assert_eq!((tuned["variant"].as_str(), plain["variant"].as_str()), (Some("tuned-rag"), Some("rag")));
-    assert!(tuned["model"].as_str().unwrap().starts_with("ft:smollm2-135m-instruct-q4_1:default:kettlewren:"), "{tuned}");
-    // It was trained on rows with the very prompt that it is asked with now.
-    let manifest: Value = serde_json::from_slice(&std::fs::read(sample.join("adapter/voice.manifest.json")).unwrap()).unwrap();
-    assert_eq!(manifest["build"]["prompt_fingerprint"], tuned["prompt_fingerprint"]);
-    // A second start finds it in the registry, and leaves it there.
-    drop(server);
-    let server = demo(folder.path());
-    let models = server.json("GET", "/v1/models", &Value::Null).1;
-    let trained: Vec<&str> =
-        models["data"].as_array().unwrap().iter().filter_map(|model| model["id"].as_str()).filter(|id| id.starts_with("ft:")).collect();
-    assert_eq!(trained, [tuned["model"].as_str().unwrap()], "{models}");
-}
-
-#[test]
 fn the_wire_is_openais() {
     let folder = tempfile::tempdir().unwrap();
     let documents = small_shop(folder.path());
