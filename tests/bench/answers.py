@@ -44,9 +44,9 @@ def processor():
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
-def ask(address, model, printing=False):
+def ask(address, printing=False):
     """The counts of the 20 questions."""
-    script = [sys.executable, ROOT / "tests/python/twenty_questions.py", f"{address}/v1", ROOT / "samples/kettlewren/questions.jsonl", model]
+    script = [sys.executable, ROOT / "tests/python/twenty_questions.py", f"{address}/v1", ROOT / "samples/kettlewren/questions.jsonl"]
     lines = subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()
     if printing:
         print("\n".join(lines[:-1]))
@@ -57,7 +57,7 @@ def policies(binary, folder):
     """The same questions under each policy."""
     for policy in ("report", "repair", "remove", "refuse"):
         process, address, _ = start(binary, folder, GROUNDTONE_CITATIONS_POLICY=policy)
-        print(json.dumps({"policy": policy, **ask(address, "kettlewren")}))
+        print(json.dumps({"policy": policy, **ask(address)}))
         stop(process)
 
 
@@ -74,7 +74,7 @@ def main():
         process, address, result["second_start_seconds"] = start(arguments.binary, folder)
         time.sleep(2)
         result["idle_rss_mb"] = rss_megabytes(process.pid)
-        result["answers"] = ask(address, "kettlewren", printing=True)
+        result["answers"] = ask(address, printing=True)
         result["rss_after_20_answers_mb"] = rss_megabytes(process.pid)
         stop(process)
         if arguments.policies:

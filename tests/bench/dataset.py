@@ -24,6 +24,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from decide import environment, run
+
 SEED = 20261125
 WORDS = "alder birch cedar elder hazel linden maple rowan spruce willow kettle flask grinder teapot scale burr lid seal base cord handle filter drawer motor".split()
 
@@ -52,26 +54,20 @@ class Upstream(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def environment(folder):
-    return {**os.environ, "GROUNDTONE_OFFLINE": "1", "GROUNDTONE_DATA_DIRECTORY": str(folder / "data")}
-
-
-def run(binary, folder, *arguments):
-    done = subprocess.run([binary, *arguments, "--json"], capture_output=True, text=True, cwd=folder, env=environment(folder))
-    if done.returncode != 0:
-        sys.exit(f"{arguments}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def name(number):
     return f"{WORDS[number % 24].capitalize()}{WORDS[number // 24 % 24].capitalize()} {number}"
+
+
+def word_vectors(port):
+    """Settings of an embedder that is peers/endpoint.py with `words`."""
+    return f'[embedder]\nkind = "openai"\nurl = "http://127.0.0.1:{port}/v1"\nmodel = "words"\ndimensions = 64\nmax_tokens = 8191\nbatch = 64\n'
 
 
 def make_settings(folder, port, embedder):
     """Settings that point at the mock upstream, and at the endpoint of vectors where there is one."""
     text = f'[chat]\nkind = "openai"\nmodel = "gpt-4o-mini"\nurl = "http://127.0.0.1:{port}/v1"\n[gate]\nthreshold = 0.0\n[retrieval]\ntop_k = 4\n'
     if embedder:
-        text += f'[embedder]\nkind = "openai"\nurl = "http://127.0.0.1:{embedder}/v1"\nmodel = "words"\ndimensions = 64\nmax_tokens = 8191\nbatch = 64\n'
+        text += word_vectors(embedder)
     (folder / "groundtone.toml").write_text(text)
 
 

@@ -252,9 +252,9 @@ def run(binary, folder, *arguments):
 
 
 class Server:
-    """`groundtone serve` on a port of its own, for as long as the block runs."""
+    """`groundtone serve` on a port of its own (0: a free one), for as long as the block runs."""
 
-    def __init__(self, binary, folder, port):
+    def __init__(self, binary, folder, port=0):
         self.log = (folder / "server.log").open("a")
         command = [binary, "serve", "--port", str(port)]
         self.process = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=self.log, text=True)

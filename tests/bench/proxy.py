@@ -25,6 +25,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from dataset import word_vectors
+
 ROOT = Path(__file__).resolve().parents[2]
 # LiteLLM: the newest whose own packages could be had; without prisma some of its errors are a bare 500.
 PEERS = {"litellm": ["litellm[proxy]==1.108.7", "prisma==0.15.0"], "hayhooks": ["hayhooks==2.1.0", "haystack-ai==3.4.0"]}
@@ -86,9 +88,6 @@ def filler(number):
     return f"# Part {number}\n\nPart {number} fits model {number % 97}, comes in {number % 13} colours and costs {number % 51} euro in Graz.\n"
 
 
-WORDS = '[embedder]\nkind = "openai"\nurl = "http://127.0.0.1:{port}/v1"\nmodel = "words"\ndimensions = 64\nmax_tokens = 8191\nbatch = 64\n'
-
-
 def groundtone(binary, folder, mock, chunks=0, index=None, vectors=None):
     """Ingests the five documents, and as many more of one chunk each as wanted, and serves them, or the index that is given; gives the process and its address."""
     documents = folder / "documents"
@@ -102,7 +101,7 @@ def groundtone(binary, folder, mock, chunks=0, index=None, vectors=None):
     settings = f'[chat]\nkind = "openai"\nmodel = "mock"\nurl = "{mock}/v1"\ncontext_tokens = 8000\nremote_parallel = 20000\n[gate]\nthreshold = 0.0\n'
     settings += '[assistant]\nname = "shop"\n[server]\nrequest_timeout_seconds = 3600\n[variants.prompted]\nsystem = "You answer for a shop."\n'
     if vectors:
-        settings += WORDS.format(port=vectors)
+        settings += word_vectors(vectors)
     (folder / "groundtone.toml").write_text(settings)
     data = index / "data" if index else folder / "data"
     environment = {**os.environ, "GROUNDTONE_OFFLINE": "1", "GROUNDTONE_DATA_DIRECTORY": str(data)}

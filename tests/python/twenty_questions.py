@@ -1,7 +1,5 @@
 """Asks a server every question of a JSONL file; says how often the right document is retrieved, cited, and how often the answer holds the fact, and what became of the citations.
 
-    twenty_questions.py BASE_URL QUESTIONS [MODEL]
-
 The last line is a JSON object with the counts.
 """
 
@@ -12,7 +10,7 @@ import time
 from openai import OpenAI
 
 client = OpenAI(base_url=sys.argv[1], api_key="unused", timeout=300)
-model = sys.argv[3] if len(sys.argv) > 3 else client.models.list().data[0].id
+model = client.models.list().data[0].id
 counts = {"questions": 0, "retrieved": 0, "cited": 0, "right": 0, "abstained": 0, "unresolved": 0}
 statuses = {}
 seconds = []
