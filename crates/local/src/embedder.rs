@@ -49,7 +49,7 @@ impl LocalEmbedder {
         whole.with_truncation(None).map_err(|error| failed(error.to_string()))?;
         let limit = TruncationParams { max_length: MAX_TOKENS, ..TruncationParams::default() };
         cut.with_truncation(Some(limit)).map_err(|error| failed(error.to_string()))?;
-        // A question is a few rows against all weights: packing these anew for each call took longer than multiplying (43 MB, and a third of the time).
+        // A question is a few rows against all weights: packing these anew for each call took longer than multiplying.
         let network = ModelOptions::with_all_ops()
             .prepack_weights(true)
             .load_file(model)
