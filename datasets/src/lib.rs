@@ -35,12 +35,36 @@ pub use read::{Columns, Format, ReadOptions, Record, Records, Turns};
 pub use tokens::{Frame, RowTokens, row_tokens};
 pub use traces::{TraceExamples, TracesReport};
 
-use groundtone_prompt::PromptMessage;
+use groundtone_prompt::{PromptMessage, Role};
 use serde::{Deserialize, Serialize};
 
 /// A training row in OpenAI's supervised format: the last message is the answer to learn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// What the model reads, and then what it should write.
-    pub messages: Vec<PromptMessage>,
+    pub messages: Vec<RowMessage>,
+}
+
+/// A message of a training row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowMessage {
+    /// What is said, and by whom.
+    #[serde(flatten)]
+    pub message: PromptMessage,
+    /// OpenAI's `weight`: 0 at a reply that is read and not learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u8>,
+}
+
+impl Row {
+    /// A row whose answer alone is learned. The replies of the prompt (its worked example, the earlier turns) have weight 0: the same in every row, the example's answer
+    /// would be learned best of all, and said where nobody asked for it.
+    pub fn new(prompt: Vec<PromptMessage>, answer: impl Into<String>) -> Self {
+        let read = |message: PromptMessage| {
+            let weight = (message.role == Role::Assistant).then_some(0);
+            RowMessage { message, weight }
+        };
+        let learned = RowMessage { message: PromptMessage::new(Role::Assistant, answer), weight: None };
+        Self { messages: prompt.into_iter().map(read).chain([learned]).collect() }
+    }
 }

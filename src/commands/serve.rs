@@ -138,7 +138,7 @@ pub(crate) async fn serve(
     library.directory.set_address(address.clone(), owner_key)?;
     let stop = stop_signal()?;
     announce(&address)?;
-    groundtone_server::run(listener, Arc::new(state), stop).await?;
+    groundtone_server::run(listener, Arc::new(state), stop).await;
     recorder.flush().await;
     if let Some(handoffs) = handoffs {
         handoffs.flush().await;

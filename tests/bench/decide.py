@@ -2,7 +2,7 @@
 
     ./gt bench decide --sets kettlewren,zava-cora,pubmedqa,banking77,triage --data FOLDER [--rows 40] [--train-rows 80] [--epochs 3] [--out docs/evaluations]
 
-kettlewren   the sample brand: held-out questions with a fact, and questions that no document answers; in its own voice
+kettlewren   the sample brand: 40 held-out questions, 8 of which no document answers, in its own voice, with its own adapter (`./gt bench adapter` makes it); nothing is trained
 zava-cora    a shop's voice rows and its catalogue of 423 products (MIT; --data/zava-cora): an emoji, a price, thirty words, a question back
 pubmedqa     yes, no or maybe about an abstract (MIT; --data/pubmedqa)
 banking77    77 intents of a bank's customers (CC BY 4.0; --data/banking77); for retrieval the documents are labelled examples
@@ -10,7 +10,7 @@ triage       the guide's scenario: banking77's messages sorted into 7 queues by 
              and by two sentences to a model that was tuned on labelled messages
 
 Arms: prompted, few-shot, rag, tuned and tuned-rag (triage: bloated, prompted and tuned). Both tuned arms are one adapter, trained by the server's own job on rows of `dataset build`,
-half of them without sources (pubmedqa: none, triage: all). With --train-rows 0 nothing is trained and the untuned arms are compared.
+half of them without sources (pubmedqa: none, triage: all; kettlewren's own adapter: none). With --train-rows 0 nothing is trained and the untuned arms are compared.
 
 --rows and --train-rows decide how long it takes: on two cores an answer of an untuned arm takes 1 to 5 seconds and the trainer reads about 100 tokens a second, so that each set
 takes about rows x 10 s and train-rows x epochs x 3 s. With --work FOLDER indexes, adapters and answers are kept: the same command goes on where it was cut off.
@@ -54,16 +54,15 @@ def say(name, part, **figures):
 
 
 class Plan:
-    """A set that is written: how its assistant is called and told, which arms are asked, how rows are built, and the flags of the evaluation."""
+    """A set that is written: how its assistant is called and told, which arms are asked, how rows are built (or which adapter there is already), and the flags of the evaluation."""
 
-    def __init__(self, assistant, system, flags, abstain=None, plain=0.5, build=(), arms="prompted,few-shot,rag,tuned,tuned-rag", extra="", arms_file=None):
-        self.assistant, self.system, self.flags, self.abstain = assistant, system, flags, abstain
-        self.plain, self.build, self.arms, self.extra, self.arms_file = plain, build, arms, extra, arms_file
+    def __init__(self, assistant, system, flags, plain=0.5, build=(), arms="prompted,few-shot,rag,tuned,tuned-rag", extra="", context_tokens=500, adapter=None):
+        self.assistant, self.system, self.flags, self.context_tokens, self.adapter = assistant, system, flags, context_tokens, adapter
+        self.plain, self.build, self.arms, self.extra = plain, build, arms, extra
 
     def settings(self, tuned=None, port=None):
         """The settings file; with `tuned`, the variants that ask the trained model, which answers at the same server."""
-        abstain = f"abstain = {json.dumps(self.abstain)}\n" if self.abstain else ""
-        text = f"[assistant]\nname = {json.dumps(self.assistant)}\nsystem = {json.dumps(self.system)}\n{abstain}context_tokens = 500\n"
+        text = f"[assistant]\nname = {json.dumps(self.assistant)}\nsystem = {json.dumps(self.system)}\ncontext_tokens = {self.context_tokens}\n"
         text += f"[retrieval]\ntop_k = 2\n[tuning]\nbase_models = [\"{BASE}={BASE}\"]\ntrained_layers = 15\n[variants.prompted]\nretrieval = false\n{self.extra}"
         if tuned:
             for variant in ("tuned", "tuned-rag"):
@@ -75,27 +74,12 @@ def kettlewren(folder, data, rows, train_rows):
     sample = ROOT / "samples/kettlewren"
     shutil.copytree(sample / "documents", folder / "documents", dirs_exist_ok=True)
     shutil.copy(sample / "voice/rules.toml", folder / "voice.toml")
-    voice = lines(sample / "voice/voice-examples.jsonl")
-    rng = random.Random(SEED)
-    unknown = [row for row in voice if not row["documents"]]
-    known = [row for row in voice if row["documents"]]
-    rng.shuffle(unknown)
-    rng.shuffle(known)
     questions = [{**row, "answerable": True} for row in lines(sample / "questions.jsonl")]
-    rng.shuffle(questions)
-    asked = lambda row: {key: row[key] for key in ("id", "question", "answer", "documents")} | {"answerable": bool(row["documents"])}
-    # Of every ten rows five have a fact, three a voice, two no answer.
-    held, none = known[:12], unknown[:8]
-    test = [row for group in zip(*[iter(questions)] * 5, strict=False) for row in group]
-    mixed = []
-    for at in range(0, len(test), 5):
-        number = at // 5
-        mixed += test[at : at + 5] + [asked(row) for row in held[3 * number : 3 * number + 3]] + [asked(row) for row in none[2 * number : 2 * number + 2]]
-    write(folder / "set.jsonl", mixed[:rows])
-    write(folder / "train.jsonl", (known[12:] + unknown[8:])[: train_rows or None])
+    write(folder / "set.jsonl", (questions + lines(sample / "held-out.jsonl"))[:rows])
+    shutil.copy(sample / "voice/voice-examples.jsonl", folder / "train.jsonl")
     system = (sample / "voice/system-prompt.txt").read_text().strip()
-    flags = ["--voice", "voice.toml", "--voice-examples", "train.jsonl", "--max-tokens", "96"]
-    return Plan("kettlewren", system, flags, "I don't have that in our guides.", build=["--oracle-share", "1"])
+    flags = ["--voice", "voice.toml", "--voice-examples", "train.jsonl", "--max-tokens", "160"]
+    return Plan("kettlewren", system, flags, context_tokens=700, adapter=sample / "adapter")
 
 
 VOICE = """[[rule]]
@@ -286,6 +270,13 @@ def port_of(folder):
     return port
 
 
+def imported(arguments, folder, adapter):
+    """The model of an adapter that is there already, and what its training took."""
+    took = json.loads((adapter / "training.json").read_text())
+    model = run(arguments.binary, folder, "tune", "import-adapter", str(adapter), "--name", "voice")["id"]
+    return {"model": model, "trained_tokens": took["tokens"], "seconds": took["seconds"]}
+
+
 def train(arguments, name, folder, plan, port):
     """Builds the rows, trains one adapter, and says what it took. What was trained before on as much is used again."""
     record = folder / "tuned.json"
@@ -335,8 +326,10 @@ def decide(arguments, name, work):
         return say(name, "prepared", folder=str(folder))
     arms, tuned = (arguments.arms or plan.arms).split(","), None
     if arguments.train_rows and any(arm.startswith("tuned") for arm in arms):
-        tuned = train(arguments, name, folder, plan, port)
+        tuned = imported(arguments, folder, plan.adapter) if plan.adapter else train(arguments, name, folder, plan, port)
         (folder / "groundtone.toml").write_text(plan.settings(tuned["model"], port), encoding="utf-8")
+        if arguments.train_only:
+            return
     else:
         arms = [arm for arm in arms if not arm.startswith("tuned")]
     out = ((arguments.out or folder / "report").resolve()) / (name if arguments.out else "")
@@ -376,7 +369,8 @@ def main():
     parser.add_argument("--machine-per-hour", type=float, default=0.08, help="what this machine costs, for the cost of an answer")
     parser.add_argument("--out", type=Path, help="keep report.html and report.json here, in a folder for each set")
     parser.add_argument("--work", type=Path, help="keep indexes, adapters and answers here")
-    parser.add_argument("--prepare-only", action="store_true")
+    parser.add_argument("--prepare-only", action="store_true", help="write the sets and ingest their documents")
+    parser.add_argument("--train-only", action="store_true", help="and train; with --work the same command without this asks later, on a quiet machine")
     arguments = parser.parse_args()
     names = arguments.sets.split(",")
     if unknown := [name for name in names if name not in SETS]:

@@ -1,16 +1,16 @@
 """Measures the local trainer. Each part prints one JSON line; `--parts` chooses.
 
-    ./gt bench tune [--parts labels,voice,speed,decode,numerics,exports,kills] [--voice FOLDER] [--base FILE.gguf] [--torch PYTHON] [--kills N]
+    ./gt bench tune [--parts labels,voice,speed,decode,numerics,exports,kills] [--voice FOLDER] [--base FILE.gguf] [--torch PYTHON] [--llama-bench PROGRAM] [--kills N]
 
 labels     a three-label support classifier from 60 rows: held-out tickets right, tuned with a short prompt, untuned with a short and with a few-shot prompt; intervals are paired
 voice      rows of a brand's voice (FOLDER holds the zava-cora set): held-out answers that keep all its rules, untuned and tuned
 speed      tokens/s forward and backward at rows of 64, 256 and 600 tokens, and peak memory; with --torch beside PyTorch and PEFT, turn by turn
-decode     tokens/s of long answers with an adapter and without, turn by turn
+decode     tokens/s of long answers with an adapter and without, turn by turn; with --llama-bench beside llama.cpp's own bench on the same file
 numerics   losses beside those of PyTorch and PEFT, computed anew (--torch)
 exports    an adapter written as PEFT saves one, and worked into the base: transformers and PEFT load both, and say the same (--torch)
 kills      a job of the real server, killed (SIGKILL) at N random instants of its life (--kills N): it ends as it would have, with one result
 
-PYTHON is an interpreter that has torch, transformers, peft and gguf. A part that needs what was not given says so.
+PYTHON is an interpreter that has torch, transformers, peft and gguf; PROGRAM is built from llama.cpp's tools/llama-bench. A part that needs what was not given says so.
 """
 
 import argparse
@@ -241,19 +241,27 @@ print(json.dumps({"mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss /
 
 
 def decode(lora, arguments):
-    """Long answers to the same questions, with an adapter that was hardly trained (its size is what costs) and without."""
+    """Long answers to the same questions, with an adapter that was hardly trained (its size is what costs) and without. What an answer of 40 tokens takes is not counted: reading the prompt."""
     stories = ["a lighthouse keeper", "a lost parcel", "two cyclists", "an old kettle"]
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         done = lora.train(folder, method="supervised", training_file=str(FIXTURES / "support_train.jsonl"), hyperparameters={"n_epochs": 1, "batch_size": 60, "learning_rate_multiplier": 0.001})
         asked = write(folder / "asked.jsonl", [chat("You tell long stories.", f"Tell me a long story about {story}.") for story in stories])
-        speeds = {"base": [], "adapter": []}
+        speeds = {"base": [], "adapter": [], "llama_bench": []}
         for _ in range(arguments.rounds):
             for arm, adapter in [("base", None), ("adapter", done["adapter"])]:
-                answers = lora.ask(adapter, asked, 200)
-                speeds[arm] += [answer["usage"]["completion_tokens"] / answer["seconds"] for answer in answers]
-    middle = {arm: sorted(values)[len(values) // 2] for arm, values in speeds.items()}
-    say("decode", load=os.getloadavg()[0], tokens_per_second={arm: round(value, 1) for arm, value in middle.items()}, adapter_costs=1 - middle["adapter"] / middle["base"])
+                for short, long in zip(lora.ask(adapter, asked, 40), lora.ask(adapter, asked, 240)):
+                    tokens = long["usage"]["completion_tokens"] - short["usage"]["completion_tokens"]
+                    if tokens >= 100:
+                        speeds[arm].append(tokens / (long["seconds"] - short["seconds"]))
+            if arguments.llama_bench:
+                done_there = checked([arguments.llama_bench, "-m", lora.base, "-p", "0", "-n", "240", "-r", "2", "-t", str(os.cpu_count()), "-o", "json"])
+                speeds["llama_bench"] += json.loads(done_there.stdout)[0]["samples_ts"]
+    middle = {arm: sorted(values)[len(values) // 2] for arm, values in speeds.items() if values}
+    figures = {"adapter_costs": 1 - middle["adapter"] / middle["base"]}
+    if "llama_bench" in middle:
+        figures["of_llama_bench"] = middle["base"] / middle["llama_bench"]
+    say("decode", load=os.getloadavg()[0], tokens_per_second={arm: round(value, 1) for arm, value in middle.items()}, **figures)
 
 
 def numerics(lora, arguments):
@@ -423,6 +431,7 @@ def main():
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--voice", type=pathlib.Path)
     parser.add_argument("--torch")
+    parser.add_argument("--llama-bench", type=pathlib.Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--base", type=pathlib.Path, default=next(iter(sorted(models.glob("smollm2-135m-instruct-q4_1/*.gguf"))), None))
     arguments, _ = parser.parse_known_args()

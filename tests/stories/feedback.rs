@@ -1,6 +1,6 @@
 //! What customers said of answers, and what becomes of it: training rows, preference pairs, evaluation cases, drafts of documents. Beside the running server, and after it.
 
-use super::support::{Server, run, run_failing, run_json, small_shop};
+use super::support::{Server, read_and_said, run, run_failing, run_json, small_shop};
 use groundtone_testkit::{RawServer, Step};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -145,9 +145,8 @@ fn what_customers_said_becomes_rows_pairs_cases_and_drafts() {
     // A follow-up is trained on with the conversation that it was asked in, as serving would send it.
     let at = records.iter().filter(|record| record["outcome"] == "row").position(|record| record["example"] == liked.as_str()).unwrap();
     let messages = lines(path, "alone.jsonl").remove(at)["messages"].clone();
-    let mut prompt = messages.as_array().unwrap().clone();
-    let answer = prompt.pop().unwrap();
-    assert!(sent.lock().unwrap().contains(&Value::Array(prompt.clone())), "{prompt:?}");
+    let (prompt, answer) = read_and_said(&messages);
+    assert!(sent.lock().unwrap().contains(&prompt), "{prompt}");
     assert_eq!(answer["content"], "The motor is covered for 4 years [1].");
 
     // The pairs: what was wanted against what was said, for the same prompt.

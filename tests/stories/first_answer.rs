@@ -45,6 +45,15 @@ fn twenty_questions_cite_the_right_document() {
     let result: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
     assert_eq!(result["questions"], 20);
     assert!(result["cited"].as_u64().unwrap() >= 18, "the right document is cited for fewer than 18 of 20 questions");
+    // The sample's own adapter answers beside it, in the form that it was trained on: with markers.
+    let body = json!({"model": "kettlewren:tuned-rag", "messages": [{"role": "user", "content": "How many days do I have to send an order back?"}]});
+    let (status, answer) = server.json("POST", "/v1/chat/completions", &body);
+    let details = &answer["groundtone"];
+    assert_eq!(
+        (status, details["variant"].as_str(), details["citations"][0]["basis"].as_str()),
+        (200, Some("tuned-rag"), Some("marker")),
+        "{answer}"
+    );
 }
 
 #[test]

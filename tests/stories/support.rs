@@ -148,3 +148,11 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// The prompt of a training row as serving would send it, and its answer. In the row the prompt's replies have `weight: 0`, which servers are not told.
+pub fn read_and_said(messages: &Value) -> (Value, Value) {
+    let mut prompt = messages.as_array().unwrap().clone();
+    let answer = prompt.pop().unwrap();
+    prompt.iter_mut().filter_map(Value::as_object_mut).for_each(|message| drop(message.shift_remove("weight")));
+    (Value::Array(prompt), answer)
+}

@@ -7,6 +7,7 @@
 mod access;
 mod api;
 mod canary;
+mod connections;
 mod error;
 mod handoff;
 mod keyring;
@@ -39,7 +40,7 @@ pub use page_token::PageTokens;
 pub use recorder::{Keeping, Recorder};
 pub use releases::{ReleaseBody, ReleaseError, ReleaseStatus, Releases, RollbackBody};
 pub use replay::{Difference, Replay, ReplayBody, Replayed};
-pub use run::{RunError, run};
+pub use run::run;
 pub use state::{AppState, Documents, Limits};
 
 use axum::Router;

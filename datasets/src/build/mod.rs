@@ -403,7 +403,7 @@ impl Builder {
         controls: &Controls,
         example: &Example,
         plan: Plan,
-        mut messages: Vec<PromptMessage>,
+        prompt: Vec<PromptMessage>,
         shown: Vec<(Snippet, Option<String>)>,
     ) -> (RowRecord, Row) {
         let sources: Vec<Snippet> = shown.iter().map(|(snippet, _)| snippet.clone()).collect();
@@ -438,7 +438,6 @@ impl Builder {
             span: snippet.chunk.span,
             chunk_sha256: snippet.chunk.content_hash().to_string(),
         });
-        messages.push(PromptMessage::new(Role::Assistant, answer));
         let fallback = fallback.or(cited.first().copied());
         let rejected = example.rejected.as_ref().map(|rejected| rejected_answer(controls, plan.kind, rejected, &sources, fallback));
         let record = RowRecord {
@@ -459,7 +458,7 @@ impl Builder {
             gated: plan.gated,
             rejected,
         };
-        (record, Row { messages })
+        (record, Row::new(prompt, answer))
     }
 }
 

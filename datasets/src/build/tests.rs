@@ -1,4 +1,5 @@
 use super::*;
+use crate::RowMessage;
 use groundtone_answer::Assistant;
 use groundtone_catalog::DataDirectory;
 use groundtone_index::{CollectionSpec, MemoryIndex, Point, SparseEmbedder, VectorIndex, WordHashSparse};
@@ -152,7 +153,11 @@ async fn a_served_row_without_its_answer_is_byte_for_byte_what_serving_sends() {
         let asked = Question::new(Tenant::default(), messages);
         shop.answerer.answer(asked).await.unwrap();
         let sent = shop.server.requests().pop().unwrap();
-        assert_eq!(serde_json::to_string(&sent["messages"]).unwrap(), serde_json::to_string(&row.messages).unwrap());
+        // The prompt's own replies are read and not learned.
+        let replies = |message: &RowMessage| message.message.role == Role::Assistant;
+        assert!(row.messages.iter().all(|message| message.weight == replies(message).then_some(0)) && row.messages.iter().any(replies));
+        let read: Vec<PromptMessage> = row.messages.into_iter().map(|message| message.message).collect();
+        assert_eq!(serde_json::to_string(&sent["messages"]).unwrap(), serde_json::to_string(&read).unwrap());
         assert_eq!(record.snippets.len(), 3, "{record:?}");
     }
 }
@@ -169,7 +174,7 @@ async fn every_kind_of_row_shows_what_its_name_says() {
         text.map(|text| text.split(' ').find(|word| word.parse::<u32>().is_ok()).unwrap().to_owned())
     };
     for (row, record) in rows.iter().zip(&records) {
-        let (answer, prompt) = (&row.messages.last().unwrap().content, &row.messages[row.messages.len() - 2].content);
+        let (answer, prompt) = (&row.messages.last().unwrap().message.content, &row.messages[row.messages.len() - 2].message.content);
         let shows = price(record).map(|price| prompt.contains(&price));
         match record.kind {
             RowKind::Oracle => {
@@ -193,13 +198,13 @@ async fn every_kind_of_row_shows_what_its_name_says() {
     // An example that abstains itself keeps its words, and is none of the others.
     let paris = records.iter().position(|record| record.question.contains("Paris")).unwrap();
     assert_eq!((records[paris].kind, records[paris].cited.len()), (RowKind::NoAnswer, 0));
-    assert!(rows[paris].messages.last().unwrap().content.ends_with("Ring us on 45 45."));
+    assert!(rows[paris].messages.last().unwrap().message.content.ends_with("Ring us on 45 45."));
     // The returns fact stands in two documents: a row without it shows neither.
     let only = Controls { no_answer_share: 1.0, ..Controls::default() };
     let (_, rows, records) = shop.build("none.jsonl", only).await;
     let at = records.iter().position(|record| record.question.contains("order back")).unwrap();
     assert_eq!(records[at].kind, RowKind::NoAnswer);
-    assert!(!rows[at].messages.iter().rev().nth(1).unwrap().content.contains("45 days"));
+    assert!(!rows[at].messages.iter().rev().nth(1).unwrap().message.content.contains("45 days"));
 }
 
 #[tokio::test]
@@ -231,7 +236,10 @@ async fn a_question_that_serving_would_not_ask_a_model_is_a_row_that_says_so() {
         let chats = shop.server.requests()[before..].iter().filter(|request| request.get("messages").is_some()).count();
         assert_eq!(chats, usize::from(!closed));
         if closed && record.oracle.is_empty() {
-            assert!(record.kind == RowKind::NoAnswer && row.messages.last().unwrap().content.starts_with(&answer.text), "{record:?}");
+            assert!(
+                record.kind == RowKind::NoAnswer && row.messages.last().unwrap().message.content.starts_with(&answer.text),
+                "{record:?}"
+            );
         }
     }
 }
@@ -241,7 +249,7 @@ async fn quotes_stand_before_the_answer_and_in_the_source() {
     let shop = shop().await;
     let controls = Controls { style: AnswerStyle::QuoteThenAnswer, ..Controls::default() };
     let (_, rows, _) = shop.build("quotes.jsonl", controls).await;
-    insta::assert_snapshot!(rows[0].messages.last().unwrap().content, @r#"
+    insta::assert_snapshot!(rows[0].messages.last().unwrap().message.content, @r#"
     "The Alder grinder costs 61 euro." [1]
 
     The Alder is yours for 61 euro [1].

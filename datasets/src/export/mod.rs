@@ -58,6 +58,8 @@ pub struct ExportReport {
     pub reasons: BTreeMap<String, u64>,
     /// The first of them: line and reason.
     pub named: Vec<(u64, String)>,
+    /// Its shape knows no weights, and of each row the last reply alone is to be learned: TRL reads that off prompt and completion, ShareGPT's and Alpaca's trainers must be told.
+    pub last_reply_only: bool,
 }
 
 impl ExportReport {
@@ -133,9 +135,10 @@ pub fn export(settings: &ExportSettings) -> Result<ExportReport, Error> {
     if settings.preferences && settings.to == ExportFormat::For(Target::Mistral) {
         return Err(Error::Controls("mistral does not train by preferences".to_owned()));
     }
-    // TRL knows no weights; rows whose last reply alone is learned are prompt and completion there. One file has one shape.
-    let completions = settings.to == ExportFormat::For(Target::Trl) && !settings.preferences && has_unlearned(settings)?;
-    let style = Style { to: settings.to, completions };
+    // These know no weights. One file has one shape, and one setting of its trainer.
+    let weightless = matches!(settings.to, ExportFormat::For(Target::Trl) | ExportFormat::ShareGpt | ExportFormat::Alpaca);
+    let last_only = weightless && !settings.preferences && has_unlearned(settings)?;
+    let style = Style { to: settings.to, last_only };
     let rejected = if settings.preferences { turned_down(settings)? } else { BTreeMap::new() };
     let part = settings.out.with_added_extension("part");
     let failed = |error: std::io::Error| Error::File { path: settings.out.clone(), reason: error.to_string() };
@@ -143,7 +146,7 @@ pub fn export(settings: &ExportSettings) -> Result<ExportReport, Error> {
     if settings.to == ExportFormat::For(Target::Azure) {
         out.write_all(b"\xef\xbb\xbf").map_err(failed)?;
     }
-    let mut report = ExportReport::default();
+    let mut report = ExportReport { last_reply_only: last_only, ..ExportReport::default() };
     for line in lines(settings)? {
         let (line, text) = line?;
         report.rows += 1;

@@ -1,7 +1,7 @@
 //! Preference pairs: what people corrected or turned down, beside what they wanted.
 
 use super::ExportFormat;
-use super::shapes::{Said, Style, adapt, alpaca_prompt, role, share_gpt_turns, text};
+use super::shapes::{Said, Style, adapt, alpaca_prompt, plain, role, share_gpt_turns, text};
 use crate::validate::Target;
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,7 @@ fn one(row: &Value, key: &str) -> Said<Option<Value>> {
 pub(super) fn pair(row: &Value, turned_down: Option<&String>) -> Said<Pair> {
     if let (Some(preferred), Some(rejected)) = (one(row, "preferred_output")?, one(row, "non_preferred_output")?) {
         let input = row.pointer("/input/messages").and_then(Value::as_array).ok_or("its input has no messages")?;
-        return Ok(Pair { input: input.clone(), preferred, rejected, tools: row.pointer("/input/tools").cloned() });
+        return Ok(Pair { input: plain(input), preferred, rejected, tools: row.pointer("/input/tools").cloned() });
     }
     let Some(turned_down) = turned_down else { return Err("nobody turned down another answer to it".to_owned()) };
     let messages = super::shapes::messages(row)?;
@@ -41,7 +41,7 @@ pub(super) fn pair(row: &Value, turned_down: Option<&String>) -> Said<Pair> {
         return Err("the answer that was turned down is the answer itself".to_owned());
     }
     let rejected = json!({"role": "assistant", "content": turned_down});
-    Ok(Pair { input: input.to_vec(), preferred, rejected, tools: row.get("tools").cloned() })
+    Ok(Pair { input: plain(input), preferred, rejected, tools: row.get("tools").cloned() })
 }
 
 pub(super) fn write(pair: &Pair, style: &Style) -> Said<Value> {

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 /// How rows are written.
 pub(super) struct Style {
     pub(super) to: ExportFormat,
-    /// TRL's prompt and completion instead of its messages.
-    pub(super) completions: bool,
+    /// The last reply of each row alone is learned: prompt and completion for TRL, and a history that its trainer masks for ShareGPT and Alpaca.
+    pub(super) last_only: bool,
 }
 
 pub(super) type Said<T> = Result<T, String>;
@@ -70,20 +70,17 @@ pub(super) fn write(row: &Value, style: &Style) -> Said<Value> {
     if messages.last().map(role) != Some("assistant") {
         return Err("does not end with the assistant".to_owned());
     }
+    if style.last_only {
+        last_reply_only(&messages)?;
+    }
     match style.to {
         ExportFormat::ShareGpt => share_gpt(row, &messages),
         ExportFormat::Alpaca => alpaca(row, &messages),
         ExportFormat::For(target) => {
             let mut written = Map::new();
             let adapted = adapt(messages, target)?;
-            if style.completions {
+            if style.last_only {
                 let (prompt, completion) = adapted.split_at(adapted.len() - 1);
-                if prompt.iter().any(|message| role(message) == "assistant" && !is_unlearned(message)) {
-                    return Err("several replies are learned, and some replies of the file are not: TRL cannot say that".to_owned());
-                }
-                if completion.iter().any(is_unlearned) {
-                    return Err("its last reply is not learned: TRL cannot say that".to_owned());
-                }
                 written.insert("prompt".into(), plain(prompt).into());
                 written.insert("completion".into(), plain(completion).into());
             } else {
@@ -102,8 +99,20 @@ pub(super) fn write(row: &Value, style: &Style) -> Said<Value> {
     }
 }
 
+/// Whether the last reply is learned and no other: what a shape without weights can say, once for a whole file.
+fn last_reply_only(messages: &[Value]) -> Said<()> {
+    let Some((last, before)) = messages.split_last() else { return Ok(()) };
+    if before.iter().any(|message| role(message) == "assistant" && !is_unlearned(message)) {
+        return Err("several replies are learned, and some replies of the file are not, which this shape cannot say".to_owned());
+    }
+    if is_unlearned(last) {
+        return Err("its last reply is not learned, which this shape cannot say".to_owned());
+    }
+    Ok(())
+}
+
 /// Without weights.
-fn plain(messages: &[Value]) -> Vec<Value> {
+pub(super) fn plain(messages: &[Value]) -> Vec<Value> {
     let mut messages = messages.to_vec();
     for object in messages.iter_mut().filter_map(Value::as_object_mut) {
         object.shift_remove("weight");
@@ -204,9 +213,6 @@ fn only_text(row: &Value, messages: &[Value]) -> Said<()> {
         || messages.iter().any(|message| matches!(role(message), "tool" | "function"))
     {
         return Err("has tools, which this shape cannot say".to_owned());
-    }
-    if messages.iter().any(is_unlearned) {
-        return Err("has a reply that is not learned, which this shape cannot say".to_owned());
     }
     Ok(())
 }

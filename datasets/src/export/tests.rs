@@ -108,6 +108,21 @@ fn replies_that_are_not_learned_become_prompts_for_trl() {
 }
 
 #[test]
+fn what_a_trainer_must_be_told_is_said() {
+    let mut row = talk(1);
+    row["messages"][2]["weight"] = 0.into();
+    let mut unlearned = row.clone();
+    unlearned["messages"][4]["weight"] = 0.into();
+    for to in [ExportFormat::ShareGpt, ExportFormat::Alpaca] {
+        let (report, bytes) = exported(&file(&[row.clone(), talk(2), unlearned.clone()]), to, false);
+        assert_eq!((report.written, report.left_out, report.last_reply_only), (1, 2, true), "{to:?}");
+        assert!(!String::from_utf8(bytes).unwrap().contains("weight"), "{to:?}");
+        let (report, _) = exported(&file(&[talk(1), talk(2)]), to, false);
+        assert_eq!((report.written, report.last_reply_only), (2, false), "{to:?}");
+    }
+}
+
+#[test]
 fn preference_pairs_are_written_for_every_trainer() {
     let row = json!({"input": {"messages": [{"role": "user", "content": "Q"}]},
         "preferred_completion": [{"role": "assistant", "content": "good"}], "non_preferred_completion": [{"role": "assistant", "content": "bad"}]});
@@ -127,7 +142,7 @@ fn preference_pairs_are_written_for_every_trainer() {
 #[test]
 fn an_answer_that_was_turned_down_is_the_other_half() {
     let pair = pairs::pair(&talk(3), Some(&"Go away".to_owned())).unwrap();
-    let written = pairs::write(&pair, &Style { to: ExportFormat::For(Target::OpenAi), completions: false }).unwrap();
+    let written = pairs::write(&pair, &Style { to: ExportFormat::For(Target::OpenAi), last_only: false }).unwrap();
     assert_eq!(written["input"]["messages"].as_array().unwrap().len(), 4);
     assert_eq!(written["preferred_output"][0]["content"], "Answer 3");
     assert_eq!(written["non_preferred_output"][0]["content"], "Go away");

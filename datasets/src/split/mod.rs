@@ -158,7 +158,13 @@ fn keys(settings: &SplitSettings, has_rows: bool) -> Result<Vec<Key>, Error> {
     for (at, line) in lines(&settings.data)?.enumerate() {
         let wrong = |reason: String| Error::Manifest { path: settings.data.clone(), reason: format!("line {}: {reason}", at + 1) };
         let row: Row = serde_json::from_str(&line.map_err(|error| wrong(error.to_string()))?).map_err(|error| wrong(error.to_string()))?;
-        let question = row.messages.iter().rev().find(|message| message.role == Role::User).map(|message| message.content.clone());
+        let question = row
+            .messages
+            .into_iter()
+            .rev()
+            .map(|each| each.message)
+            .find(|message| message.role == Role::User)
+            .map(|message| message.content);
         keys.push(Key { groups: Vec::new(), stratum: String::new(), question: question.unwrap_or_default() });
     }
     Ok(keys)

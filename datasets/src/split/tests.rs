@@ -52,10 +52,10 @@ fn dataset(folder: &Path) -> PathBuf {
         } else {
             words(at)
         };
-        let messages = vec![PromptMessage::new(Role::User, &question), PromptMessage::new(Role::Assistant, "x")];
+        let row = Row::new(vec![PromptMessage::new(Role::User, &question)], "x");
         let entry = Entry::Row(Box::new(record(at, &question, &format!("d{}.md", at % 40), if at % 4 == 0 { "rare" } else { "usual" })));
         counts.add(&entry);
-        rows.push_str(&(serde_json::to_string(&Row { messages }).unwrap() + "\n"));
+        rows.push_str(&(serde_json::to_string(&row).unwrap() + "\n"));
         lines.push_str(&(serde_json::to_string(&entry).unwrap() + "\n"));
     }
     std::fs::write(&data, rows).unwrap();

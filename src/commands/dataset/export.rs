@@ -50,6 +50,11 @@ enum FormatArg {
 }
 
 impl FormatArg {
+    /// Whether its trainers learn every reply where nothing else is set.
+    fn needs_masking(self) -> bool {
+        matches!(self, Self::Sharegpt | Self::Alpaca)
+    }
+
     fn format(self) -> ExportFormat {
         let target = match self {
             Self::Openai => TargetArg::Openai,
@@ -76,15 +81,20 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
         overwrite: args.overwrite,
     };
     let report = tokio::task::spawn_blocking(move || export(&export_settings)).await?.map_err(explain)?;
-    show(&report, &args.out, global.json)
+    show(&report, args.to, &args.out, global.json)
 }
 
-fn show(report: &ExportReport, out: &Path, as_json: bool) -> anyhow::Result<()> {
+fn show(report: &ExportReport, to: FormatArg, out: &Path, as_json: bool) -> anyhow::Result<()> {
     for (line, reason) in report.named.iter().take(NAMED) {
         say(format!("left out: line {line} {reason}"));
     }
     if report.left_out > NAMED as u64 {
         report.reasons.iter().for_each(|(reason, count)| say(format!("  {count:>6}  {reason}")));
+    }
+    if report.last_reply_only && to.needs_masking() {
+        say(
+            "this shape cannot say that only the last reply of each row is to be learned: tell the trainer (LLaMA-Factory: mask_history: true)",
+        );
     }
     if as_json {
         return json(report);

@@ -137,17 +137,19 @@ pub(crate) async fn run(global: &Global, args: Args) -> anyhow::Result<()> {
     before(&set, &specs, dropped);
     let mut under_test = UnderTest::find(&config, args.url.as_deref()).await?;
     let outcome = asked(&args, &config, &set, specs, &metrics, &mut under_test).await;
-    let report = match outcome {
+    let mut report = match outcome {
         Ok(report) => report,
         Err(error) => {
             under_test.stop().await;
             return Err(error);
         }
     };
+    if let Some(name) = &args.name {
+        report.set.name.clone_from(name);
+    }
     let folder = args.out.clone().unwrap_or_else(|| files_of(&config, &report.id));
     let written = write(&folder, &report);
-    let name = args.name.clone().unwrap_or_else(|| set.name.clone());
-    let stored = under_test.store(&record(&report, &name)?).await;
+    let stored = under_test.store(&record(&report, &report.set.name)?).await;
     under_test.stop().await;
     written?;
     if let Err(error) = stored {

@@ -189,7 +189,7 @@ pub struct Disagreement {
 /// The set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetInfo {
-    /// File name.
+    /// What the evaluation is called; the file's name where it has none of its own.
     pub name: String,
     /// SHA-256 of the file.
     pub sha256: String,
