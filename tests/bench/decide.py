@@ -332,12 +332,14 @@ def decide(arguments, name, work):
             return
     else:
         arms = [arm for arm in arms if not arm.startswith("tuned")]
-    out = ((arguments.out or folder / "report").resolve()) / (name if arguments.out else "")
     leaks = ["--train", "train.jsonl", "--drop-leaked"]
     flags = [*plan.flags, "--shots", "shots.jsonl", "--prices", prices(folder, arguments, tuned), "--parallel", str(arguments.parallel)]
     began = time.monotonic()
     with Server(arguments.binary, folder, port):
-        report = run(arguments.binary, folder, "eval", "run", "--set", "set.jsonl", *leaks, "--arms", ",".join(arms), "--out", str(out), "--name", name, *flags)
+        report = run(arguments.binary, folder, "eval", "run", "--set", "set.jsonl", *leaks, "--arms", ",".join(arms), "--out", "report", "--name", name, *flags)
+    out = folder / "report"
+    if arguments.out:
+        out = shutil.copytree(out, arguments.out.resolve() / name, dirs_exist_ok=True)
     value = lambda arm: arm["metrics"].get(report["primary"]) or {"value": None, "low": None, "high": None}
     rounded = lambda number: None if number is None else round(number, 3)
     figures = {

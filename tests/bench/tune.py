@@ -144,7 +144,7 @@ def voice(lora, arguments):
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         file = write(folder / "train.jsonl", [chat(system, question, answer) for question, answer in train])
-        done = lora.train(folder, method="supervised", training_file=str(file), hyperparameters={"n_epochs": 5, "learning_rate_multiplier": 2.0})
+        done = lora.train(folder, method="supervised", training_file=str(file), hyperparameters={"n_epochs": 20, "learning_rate_multiplier": 2.0})
         asked = write(folder / "test.jsonl", [chat(system, question) for question, _ in test])
         spelled = system + " Begin every answer with one emoji, answer in one short sentence that names a price in dollars, and end with a short question."
         told = write(folder / "told.jsonl", [chat(spelled, question) for question, _ in test])
