@@ -21,6 +21,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -310,6 +311,21 @@ def prices(folder, arguments, tuned):
     return "prices.toml"
 
 
+def first_named(folder):
+    """How many answers of each arm name the right label before any other: what an untuned model is given credit for that talks around it. Nothing where the set has no labels."""
+    labels = {row["id"]: row["label"].lower() for row in lines(folder / "set.jsonl") if "label" in row}
+    said = {(answer["arm"], answer["case"]): answer["reply"]["text"].lower() for answer in lines(folder / "data/evals/answers/answers.jsonl") if answer["case"] in labels and "text" in answer["reply"]}
+    if not labels:
+        return {}
+    # The longest first: "card" is not to be found in "card_payment".
+    any_label = re.compile("|".join(re.escape(label) for label in sorted(set(labels.values()), key=len, reverse=True)))
+    right = {}
+    for (arm, case), text in said.items():
+        found = any_label.search(text)
+        right[arm] = right.get(arm, 0) + bool(found and found[0] == labels[case])
+    return right
+
+
 def decide(arguments, name, work):
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -354,7 +370,7 @@ def decide(arguments, name, work):
         for arm in report["arms"]
     }
     verdict = report["verdict"]
-    say(name, "decided", rows=report["set"]["rows"], metric=report["primary"], arms=figures, verdict=verdict["decision"], reason=verdict["reason"], rows_needed=verdict.get("rows_needed"),
+    say(name, "decided", rows=report["set"]["rows"], metric=report["primary"], arms=figures, first_label_is_right=first_named(folder), verdict=verdict["decision"], reason=verdict["reason"], rows_needed=verdict.get("rows_needed"),
         seconds=round(time.monotonic() - began, 1), report=str(out / "report.html"), load_average=round(os.getloadavg()[0], 1))
 
 
