@@ -4,8 +4,8 @@ use crate::{Catalog, Error};
 use groundtone_types::{Tenant, TokenUsage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row};
 
 /// How an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,25 +187,30 @@ pub struct Retention {
     pub count: u32,
 }
 
+/// Traces of one statement: the database takes 32,766 values.
+const ROWS: usize = 512;
 const COLUMNS: &str = "t.record AS record, f.thumb AS thumb, f.text AS text, f.correction AS correction, f.at AS feedback_at";
 const JOINED: &str = "FROM traces t LEFT JOIN feedback f ON f.tenant = t.tenant AND f.trace = t.id";
 
 impl Catalog {
     /// Keeps traces, all or none of them.
     pub async fn put_traces(&self, traces: &[(Tenant, TraceRecord)]) -> Result<(), Error> {
+        let records =
+            traces.iter().map(|(_, trace)| serde_json::to_string(trace)).collect::<Result<Vec<_>, _>>().map_err(|e| self.broken(&e))?;
+        let rows: Vec<_> = traces.iter().zip(records).collect();
         let mut transaction = self.pool.begin().await.map_err(|e| self.failed(e))?;
-        for (tenant, trace) in traces {
-            let record = serde_json::to_string(trace).map_err(|e| self.broken(&e))?;
-            sqlx::query("INSERT OR REPLACE INTO traces (tenant, id, at, variant, outcome, record) VALUES (?, ?, ?, ?, ?, ?)")
-                .bind(tenant.as_str())
-                .bind(&trace.id)
-                .bind(trace.at)
-                .bind(&trace.variant)
-                .bind(trace.outcome.as_str())
-                .bind(record)
-                .execute(&mut *transaction)
-                .await
-                .map_err(|e| self.failed(e))?;
+        for rows in rows.chunks(ROWS) {
+            let mut insert = QueryBuilder::new("INSERT OR REPLACE INTO traces (tenant, id, at, variant, outcome, record) ");
+            insert.push_values(rows, |mut row, ((tenant, trace), record)| {
+                row.push_bind(tenant.as_str())
+                    .push_bind(&trace.id)
+                    .push_bind(trace.at)
+                    .push_bind(&trace.variant)
+                    .push_bind(trace.outcome.as_str())
+                    .push_bind(record);
+            });
+            // Hardly two batches are of one length: such a statement is not worth keeping.
+            insert.build().persistent(false).execute(&mut *transaction).await.map_err(|e| self.failed(e))?;
         }
         transaction.commit().await.map_err(|e| self.failed(e))
     }

@@ -12,6 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 const QUEUE: usize = 4096;
 /// Traces of one transaction.
 const BATCH: usize = 256;
+/// How long a transaction waits for more of them: each is a write to the disk, which busy answers have to share the machine with.
+const GATHER: Duration = Duration::from_millis(100);
 /// How often what keys have used is saved.
 const SAVE: Duration = Duration::from_secs(1);
 /// How often what is too old is forgotten.
@@ -92,6 +94,18 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))
 }
 
+/// Waits for more to come, unless it is enough or somebody waits for what is there.
+async fn gather(receiver: &mut mpsc::Receiver<Message>, batch: &mut Vec<Message>) {
+    let until = tokio::time::Instant::now() + GATHER;
+    while batch.len() < BATCH && !batch.iter().any(|message| matches!(message, Message::Flush(_))) {
+        let room = BATCH - batch.len();
+        match tokio::time::timeout_at(until, receiver.recv_many(batch, room)).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
 impl Task {
     async fn run(self, mut receiver: mpsc::Receiver<Message>) {
         let (mut save, mut forget) = (tokio::time::interval(SAVE), tokio::time::interval(FORGET));
@@ -103,6 +117,7 @@ impl Task {
                     if received == 0 {
                         return;
                     }
+                    gather(&mut receiver, &mut batch).await;
                     self.store(std::mem::take(&mut batch)).await;
                 }
                 _ = save.tick() => self.save().await,
@@ -115,18 +130,16 @@ impl Task {
         let (mut traces, mut waiting) = (Vec::new(), Vec::new());
         for message in batch {
             match message {
-                Message::Trace(tenant, mut trace) => {
-                    trace.redact(|text| self.keeping.redactor.redact(text).into_owned());
-                    traces.push((tenant, *trace));
-                }
+                Message::Trace(tenant, trace) => traces.push((tenant, *trace)),
                 Message::Flush(done) => waiting.push(done),
             }
         }
-        if !traces.is_empty()
-            && let Err(error) = self.catalog.put_traces(&traces).await
-        {
-            self.metrics.lost(traces.len() as u64);
-            tracing::warn!(%error, traces = traces.len(), "traces were lost");
+        if !traces.is_empty() {
+            let count = traces.len();
+            if let Err(error) = self.put(traces).await {
+                self.metrics.lost(count as u64);
+                tracing::warn!(%error, traces = count, "traces were lost");
+            }
         }
         if !waiting.is_empty() {
             self.save().await;
@@ -136,6 +149,17 @@ impl Task {
                 tracing::debug!("nobody waits for the recorder any longer");
             }
         }
+    }
+
+    /// Redacted: a batch of long conversations takes milliseconds, which are not for the threads that answer.
+    async fn put(&self, mut traces: Vec<(Tenant, TraceRecord)>) -> Result<(), String> {
+        let redactor = self.keeping.redactor.clone();
+        let redact = move || {
+            traces.iter_mut().for_each(|(_, trace)| trace.redact(|text| redactor.redact(text).into_owned()));
+            traces
+        };
+        let traces = tokio::task::spawn_blocking(redact).await.map_err(|error| error.to_string())?;
+        self.catalog.put_traces(&traces).await.map_err(|error| error.to_string())
     }
 
     async fn save(&self) {
