@@ -247,7 +247,7 @@ impl Work<'_> {
         slot.cached.clear();
         slot.cached.extend_from_slice(&job.prompt[..keep]);
         slot.adapter.clone_from(&job.adapter);
-        slot.running = Some(Running::new(job, keep, self.model.n_vocab()));
+        slot.running = Some(Running::new(job, keep));
         Ok(())
     }
 
@@ -305,7 +305,7 @@ impl Work<'_> {
         for slot in &mut self.tasks.slots {
             let Some(running) = &mut slot.running else { continue };
             let Some(at) = running.logits_at.take() else { continue };
-            let token = running.sampler().sample(&self.context, at);
+            let token = running.sampler.choose(self.context.get_logits_ith(at));
             let vocabulary = self.model.vocab();
             let bytes = (!vocabulary.is_eog(token)).then(|| vocabulary.token_to_piece(token, false, None));
             if running.take(token, bytes.as_deref()) == After::Over {

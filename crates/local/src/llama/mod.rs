@@ -6,6 +6,7 @@
 
 mod engine;
 mod extras;
+mod sampler;
 mod slot;
 mod template;
 mod text;

@@ -1,16 +1,11 @@
 //! One sequence of the KV cache, and the answer that is written in it.
 
 use super::engine::{AdapterId, Job};
+use super::sampler::Sampler;
 use super::text::TextBuffer;
-use groundtone_provider::{ChatEvent, FinishReason, Sampling};
+use groundtone_provider::{ChatEvent, FinishReason};
 use groundtone_types::TokenUsage;
-use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
-
-/// Penalties look at so many tokens back.
-const PENALTY_WINDOW: i32 = 256;
-/// Without penalties of its own, a request is kept from repeating itself a little: small models loop under greedy decoding.
-const REPEAT_PENALTY: f32 = 1.02;
 
 /// A sequence. Between answers it keeps the tokens whose keys and values are in the cache.
 pub(super) struct Slot {
@@ -52,7 +47,7 @@ impl Slot {
 /// An answer in the making.
 pub(super) struct Running {
     pub(super) job: Job,
-    sampler: LlamaSampler,
+    pub(super) sampler: Sampler,
     text: TextBuffer,
     /// Prompt tokens that were in the cache already.
     reused: usize,
@@ -71,19 +66,15 @@ pub(super) enum After {
 }
 
 impl Running {
-    pub(super) fn new(job: Job, reused: usize, vocabulary: i32) -> Self {
+    pub(super) fn new(job: Job, reused: usize) -> Self {
         let text = TextBuffer::new(job.sampling.stop.clone());
-        let sampler = sampler(&job.sampling, vocabulary);
+        let sampler = Sampler::new(&job.sampling);
         Self { job, sampler, text, reused, written: 0, next: None, logits_at: None }
     }
 
     /// The reader left.
     pub(super) fn abandoned(&self) -> bool {
         self.job.events.is_closed()
-    }
-
-    pub(super) fn sampler(&mut self) -> &mut LlamaSampler {
-        &mut self.sampler
     }
 
     /// Takes the next token's bytes; `None` ends the answer.
@@ -123,25 +114,4 @@ impl Running {
     fn send(&self, event: ChatEvent) -> After {
         if self.job.events.try_send(Ok(event)).is_ok() { After::GoOn } else { After::Over }
     }
-}
-
-/// Greedy at temperature 0 (and without one), else nucleus sampling with the request's seed.
-fn sampler(sampling: &Sampling, vocabulary: i32) -> LlamaSampler {
-    let (frequency, presence) = (sampling.frequency_penalty.unwrap_or(0.0), sampling.presence_penalty.unwrap_or(0.0));
-    let repeat = if frequency == 0.0 && presence == 0.0 { REPEAT_PENALTY } else { 1.0 };
-    let mut chain = vec![LlamaSampler::penalties(vocabulary, PENALTY_WINDOW, repeat, frequency, presence)];
-    match sampling.temperature {
-        Some(temperature) if temperature > 0.0 => {
-            chain.push(LlamaSampler::top_p(sampling.top_p.unwrap_or(1.0), 1));
-            chain.push(LlamaSampler::temp(temperature));
-            // llama.cpp has seeds of 32 bits; without one each answer draws anew.
-            let seed = sampling.seed.map_or_else(
-                || std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.subsec_nanos()),
-                |seed| (seed ^ (seed >> 32)) as u32,
-            );
-            chain.push(LlamaSampler::dist(seed));
-        }
-        _ => chain.push(LlamaSampler::greedy()),
-    }
-    LlamaSampler::chain_simple(chain)
 }
