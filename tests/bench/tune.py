@@ -21,6 +21,7 @@ import hashlib
 import random
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -64,19 +65,23 @@ class Lora:
         self.program, self.base = target / "release/examples/lora", base
 
     def train(self, folder, **request):
+        folder.mkdir(exist_ok=True)
         (folder / "request.json").write_text(json.dumps(request))
         began = time.monotonic()
-        done = subprocess.run([self.program, "train", self.base, folder / "request.json", folder / "job"], capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(done.stderr[-2000:])
-        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        lines = self.lines("train", self.base, folder / "request.json", folder / "job")
         return {"adapter": lines[-1]["adapter"], "steps": [line for line in lines if "norm" in line], "seconds": time.monotonic() - began, "tokens": lines[-1]["trained_tokens"]}
 
-    def ask(self, adapter, rows, tokens):
-        done = subprocess.run([self.program, "ask", self.base, adapter or "-", rows, str(tokens)], capture_output=True, text=True)
+    def lines(self, *arguments):
+        done = subprocess.run([self.program, *map(str, arguments)], capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(done.stderr[-2000:])
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def ask(self, adapter, rows, tokens):
+        return self.lines("ask", self.base, adapter or "-", rows, tokens)
+
+    def decode(self, adapter, rows, tokens):
+        return self.lines("decode", self.base, adapter, rows, tokens)
 
 
 def interval(better, worse, seed=20261127, rounds=10_000):
@@ -241,27 +246,36 @@ print(json.dumps({"mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss /
 
 
 def decode(lora, arguments):
-    """Long answers to the same questions, with an adapter that was hardly trained (its size is what costs) and without. What an answer of 40 tokens takes is not counted: reading the prompt."""
-    stories = ["a lighthouse keeper", "a lost parcel", "two cyclists", "an old kettle"]
+    """Long answers to the same questions without an adapter and with one that was hardly trained (its size is what costs), turn by turn. Reading the prompt is not counted.
+    A machine that others share is quick and slow by turns, so what an adapter costs is the median of the pairs, and llama-bench takes its turn in every round."""
+    stories = "a lighthouse keeper|a lost parcel|two cyclists|an old kettle|a mountain hut|a red bicycle|the last train|a clockmaker".split("|")
+    hyperparameters = {"n_epochs": 1, "batch_size": 60, "learning_rate_multiplier": 0.001}
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        done = lora.train(folder, method="supervised", training_file=str(FIXTURES / "support_train.jsonl"), hyperparameters={"n_epochs": 1, "batch_size": 60, "learning_rate_multiplier": 0.001})
         asked = write(folder / "asked.jsonl", [chat("You tell long stories.", f"Tell me a long story about {story}.") for story in stories])
-        speeds = {"base": [], "adapter": [], "llama_bench": []}
+        adapters = {}
+        for layers in ("all", 15):
+            chosen = {} if layers == "all" else {"trained_layers": layers}
+            done = lora.train(folder / str(layers), method="supervised", training_file=str(FIXTURES / "support_train.jsonl"), hyperparameters=hyperparameters | chosen)
+            adapters[layers] = done["adapter"]
+        pairs, beside = {layers: [] for layers in adapters}, []
         for _ in range(arguments.rounds):
-            for arm, adapter in [("base", None), ("adapter", done["adapter"])]:
-                for short, long in zip(lora.ask(adapter, asked, 40), lora.ask(adapter, asked, 240)):
-                    tokens = long["usage"]["completion_tokens"] - short["usage"]["completion_tokens"]
-                    if tokens >= 100:
-                        speeds[arm].append(tokens / (long["seconds"] - short["seconds"]))
+            found = []
+            for layers, adapter in adapters.items():
+                found += (pairs_now := lora.decode(adapter, asked, 200))
+                pairs[layers] += pairs_now
             if arguments.llama_bench:
-                done_there = checked([arguments.llama_bench, "-m", lora.base, "-p", "0", "-n", "240", "-r", "2", "-t", str(os.cpu_count()), "-o", "json"])
-                speeds["llama_bench"] += json.loads(done_there.stdout)[0]["samples_ts"]
-    middle = {arm: sorted(values)[len(values) // 2] for arm, values in speeds.items() if values}
-    figures = {"adapter_costs": 1 - middle["adapter"] / middle["base"]}
-    if "llama_bench" in middle:
-        figures["of_llama_bench"] = middle["base"] / middle["llama_bench"]
-    say("decode", load=os.getloadavg()[0], tokens_per_second={arm: round(value, 1) for arm, value in middle.items()}, **figures)
+                done_there = checked([arguments.llama_bench, "-m", lora.base, "-p", "0", "-n", "200", "-r", "4", "-t", str(os.cpu_count()), "-o", "json"])
+                theirs = json.loads(done_there.stdout)[0]["samples_ts"]
+                beside.append((statistics.median(pair["base"] for pair in found), statistics.median(theirs)))
+    ours = [pair["base"] for found in pairs.values() for pair in found]
+    figures = {"base_tokens_per_second": statistics.median(ours)}
+    for layers, found in pairs.items():
+        figures[f"adapter_in_{layers}_layers_costs"] = 1 - statistics.median(pair["adapter"] / pair["base"] for pair in found)
+    if beside:
+        figures["llama_bench_tokens_per_second"] = statistics.median(theirs for _, theirs in beside)
+        figures["of_llama_bench"] = statistics.median(ours / theirs for ours, theirs in beside)
+    say("decode", load=os.getloadavg()[0], pairs=len(ours), **figures)
 
 
 def numerics(lora, arguments):

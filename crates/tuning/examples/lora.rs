@@ -5,6 +5,7 @@
 //! lora peft  ADAPTER.gguf BASE.gguf FOLDER     writes the adapter as PEFT saves one
 //! lora merged ADAPTER.gguf BASE.gguf FOLDER    writes the base with the adapter worked into it, as transformers loads it
 //! lora ask   BASE.gguf ADAPTER.gguf|- ROWS.jsonl TOKENS     answers each row without its last message, greedily; one JSON line for each
+//! lora decode BASE.gguf ADAPTER.gguf ROWS.jsonl TOKENS      answers each row without the adapter and with it, turn by turn; tokens a second behind the first one, one JSON line for each row
 //! ```
 //! REQUEST.json: `{"method", "training_file", "validation_file", "hyperparameters", "pause_at_once", "threads"}`.
 #![allow(clippy::print_stdout, reason = "a program's output")]
@@ -15,10 +16,12 @@ use groundtone_local::{ChatTokenizer, LlamaChat, LlamaSettings, available_thread
 use groundtone_prompt::PromptMessage;
 use groundtone_provider::{ChatEvent, ChatModel, ChatRequest, Sampling};
 use groundtone_tuning::{Command, Hyperparameters, LoraTrainer, Method, Progress, Trainer, TrainingRequest, export_merged, export_peft};
+use groundtone_types::TokenUsage;
 use serde::Deserialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 #[derive(Deserialize)]
 struct Row {
@@ -60,37 +63,80 @@ fn main() -> anyhow::Result<()> {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(ask(Path::new(base), adapter, Path::new(rows), tokens.parse()?))
         }
+        [_, "decode", base, adapter, rows, tokens] => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(decode(Path::new(base), Path::new(adapter), Path::new(rows), tokens.parse()?))
+        }
         _ => bail!(
             "lora train BASE.gguf REQUEST.json FOLDER | peft ADAPTER.gguf BASE.gguf FOLDER | merged ADAPTER.gguf BASE.gguf FOLDER | ask BASE.gguf ADAPTER.gguf ROWS.jsonl TOKENS"
         ),
     }
 }
 
-async fn ask(base: &Path, adapter: Option<&Path>, rows: &Path, max_tokens: u32) -> anyhow::Result<()> {
+fn load(base: &Path, max_tokens: u32) -> anyhow::Result<LlamaChat> {
     let threads = available_threads();
     let settings = LlamaSettings { model_id: "base".into(), context_tokens: 4096, parallel: 1, threads, queue: 4, max_tokens };
-    let chat = LlamaChat::load(base, settings)?;
-    let mut model: Arc<dyn ChatModel> = Arc::new(chat.clone());
-    if let Some(adapter) = adapter {
-        chat.load_adapter("tuned", adapter).await?;
-        model = chat.with_adapter("tuned", "tuned").context("the adapter is not there")?;
-    }
-    for line in std::fs::read_to_string(rows)?.lines() {
-        let row: Row = serde_json::from_str(line)?;
-        let (_, prompt) = row.messages.split_last().context("an empty row")?;
-        let messages = prompt.to_vec();
-        let sampling = Sampling { temperature: Some(0.0), max_tokens: Some(max_tokens), ..Sampling::default() };
-        let began = std::time::Instant::now();
-        let mut events = model.chat(ChatRequest { messages, sampling, extras: Default::default() }).await?;
-        let (mut text, mut used) = (String::new(), None);
-        while let Some(event) = events.next().await {
-            match event? {
-                ChatEvent::Delta(delta) => text.push_str(&delta),
-                ChatEvent::Finished { usage, .. } => used = usage,
-                ChatEvent::Beside(_) => {}
+    Ok(LlamaChat::load(base, settings)?)
+}
+
+async fn with_adapter(chat: &LlamaChat, adapter: &Path) -> anyhow::Result<Arc<dyn ChatModel>> {
+    chat.load_adapter("tuned", adapter).await?;
+    chat.with_adapter("tuned", "tuned").context("the adapter is not there")
+}
+
+/// An answer, and how long it took.
+struct Answered {
+    text: String,
+    usage: Option<TokenUsage>,
+    seconds: f64,
+    /// Tokens a second, the first one and the reading of the prompt not counted.
+    tokens_per_second: f64,
+}
+
+/// Answers a row without its last message.
+async fn answer(model: &dyn ChatModel, row: &str, max_tokens: u32) -> anyhow::Result<Answered> {
+    let row: Row = serde_json::from_str(row)?;
+    let (_, prompt) = row.messages.split_last().context("an empty row")?;
+    let messages = prompt.to_vec();
+    let sampling = Sampling { temperature: Some(0.0), max_tokens: Some(max_tokens), ..Sampling::default() };
+    let began = Instant::now();
+    let mut events = model.chat(ChatRequest { messages, sampling, extras: Default::default() }).await?;
+    let (mut text, mut usage, mut first) = (String::new(), None, None);
+    while let Some(event) = events.next().await {
+        match event? {
+            ChatEvent::Delta(delta) => {
+                first.get_or_insert_with(Instant::now);
+                text.push_str(&delta);
             }
+            ChatEvent::Finished { usage: counted, .. } => usage = counted,
+            ChatEvent::Beside(_) => {}
         }
-        println!("{}", json!({"answer": text, "usage": used, "seconds": began.elapsed().as_secs_f64()}));
+    }
+    let written = usage.map_or(0, |usage: TokenUsage| usage.completion_tokens);
+    let tokens_per_second = first.map_or(0.0, |first| written.saturating_sub(1) as f64 / first.elapsed().as_secs_f64());
+    Ok(Answered { text, usage, seconds: began.elapsed().as_secs_f64(), tokens_per_second })
+}
+
+async fn ask(base: &Path, adapter: Option<&Path>, rows: &Path, max_tokens: u32) -> anyhow::Result<()> {
+    let chat = load(base, max_tokens)?;
+    let model = match adapter {
+        Some(adapter) => with_adapter(&chat, adapter).await?,
+        None => Arc::new(chat),
+    };
+    for row in std::fs::read_to_string(rows)?.lines() {
+        let Answered { text, usage, seconds, .. } = answer(&*model, row, max_tokens).await?;
+        println!("{}", json!({"answer": text, "usage": usage, "seconds": seconds}));
+    }
+    Ok(())
+}
+
+async fn decode(base: &Path, adapter: &Path, rows: &Path, max_tokens: u32) -> anyhow::Result<()> {
+    let chat = load(base, max_tokens)?;
+    let tuned = with_adapter(&chat, adapter).await?;
+    for row in std::fs::read_to_string(rows)?.lines() {
+        let (without, with) = (answer(&chat, row, max_tokens).await?, answer(&*tuned, row, max_tokens).await?);
+        let tokens = [&without, &with].map(|answered| answered.usage.map(|usage| usage.completion_tokens));
+        println!("{}", json!({"base": without.tokens_per_second, "adapter": with.tokens_per_second, "tokens": tokens}));
     }
     Ok(())
 }
