@@ -108,6 +108,7 @@ pub(crate) async fn serve(
     library.catalog.fail_unfinished_store_files().await?;
     let files = tuning::files(config, &library.directory, &library.catalog).await?;
     let tuning = Arc::new(tuning::jobs(config, &library.directory, library.catalog.clone(), files.clone(), library.shelf.clone())?);
+    tuning::open_merged(config, &tuning, &library.tenant).await;
     let keeping = Keeping {
         traces: config.traces.keep,
         retention: Retention { days: config.traces.keep_days, count: config.traces.keep_count },

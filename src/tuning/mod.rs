@@ -10,8 +10,11 @@ use groundtone_datasets::validate::{self, Options, Severity};
 use groundtone_local::{ChatTokenizer, LlamaChat, LlamaSettings};
 use groundtone_provider::{ChatModel, Error};
 use groundtone_tuning::jobs::{CheckRows, FileProblem, Jobs, JobsSettings, Parts, PlainCheck, Resources, Shelf, Workshop};
-use groundtone_tuning::{CommandSettings, CommandTrainer, Hyperparameters, LoraTrainer, TargetModule, TrainError, Trainer};
-use std::collections::HashMap;
+use groundtone_tuning::{
+    CommandSettings, CommandTrainer, Hyperparameters, LoraTrainer, MergedPrecision, TargetModule, TrainError, Trainer, export_gguf,
+};
+use groundtone_types::Tenant;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +75,19 @@ pub(crate) fn jobs(
         hyperparameters: hyperparameters(config)?,
     };
     Ok(Jobs::new(parts, settings))
+}
+
+/// Opens the models of `tuning.merged_models`, so that no customer waits for it. What cannot be opened is told and keeps nothing else from starting.
+pub(crate) async fn open_merged(config: &Config, jobs: &Jobs, tenant: &Tenant) {
+    for model in &config.tuning.merged_models {
+        match jobs.chat_model(tenant, model).await {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                tracing::warn!(model, %tenant, "a name in `tuning.merged_models` is no trained model; `groundtone tune list` shows them");
+            }
+            Err(error) => tracing::warn!(model, %error, "a model of `tuning.merged_models` cannot be opened"),
+        }
+    }
 }
 
 /// The program that trains, where one does.
@@ -187,16 +203,26 @@ impl Workshop for ConfiguredWorkshop {
 }
 
 /// Trained models in this process: one base for all of its adapters. The local chat model, where there is one, is such a base: its weights are in memory once.
+/// Those of `tuning.merged_models` have a copy of the base of their own instead, with the adapter worked in.
 pub(crate) struct LocalShelf {
     files: HashMap<String, PathBuf>,
     settings: LlamaSettings,
     loaded: Mutex<HashMap<String, LlamaChat>>,
+    merged_models: BTreeSet<String>,
+    /// Those that are loaded, by the shelf's name for them.
+    merged: Mutex<HashMap<String, LlamaChat>>,
 }
 
 impl LocalShelf {
     /// An empty one.
     pub(crate) fn of(config: &Config) -> Self {
-        Self { files: Bases::of(config).files, settings: llama_settings(&config.chat, String::new()), loaded: Mutex::default() }
+        Self {
+            files: Bases::of(config).files,
+            settings: llama_settings(&config.chat, String::new()),
+            loaded: Mutex::default(),
+            merged_models: config.tuning.merged_models.iter().cloned().collect(),
+            merged: Mutex::default(),
+        }
     }
 
     /// Adapters of this base are applied to this one.
@@ -205,23 +231,56 @@ impl LocalShelf {
     }
 
     async fn base(&self, name: &str) -> Result<LlamaChat, Error> {
-        let failed = |reason: String| Error::Model { model: name.to_owned(), reason };
         let mut loaded = self.loaded.lock().await;
         if let Some(base) = loaded.get(name) {
             return Ok(base.clone());
         }
-        let path = self.files.get(name).ok_or_else(|| failed("it is no longer in `tuning.base_models`".to_owned()))?.clone();
-        let settings = LlamaSettings { model_id: name.to_owned(), ..self.settings.clone() };
-        let load = tokio::task::spawn_blocking(move || LlamaChat::load(&path, settings));
-        let base = load.await.map_err(|error| failed(error.to_string()))??;
+        let (path, settings) = (self.base_file(name)?, self.settings_of(name));
+        let base = away(name, move || LlamaChat::load(&path, settings)).await?;
         loaded.insert(name.to_owned(), base.clone());
         Ok(base)
+    }
+
+    fn base_file(&self, name: &str) -> Result<PathBuf, Error> {
+        let reason = "it is no longer in `tuning.base_models`";
+        self.files.get(name).cloned().ok_or_else(|| Error::Model { model: name.to_owned(), reason: reason.to_owned() })
+    }
+
+    fn settings_of(&self, model: &str) -> LlamaSettings {
+        LlamaSettings { model_id: model.to_owned(), ..self.settings.clone() }
+    }
+
+    /// The model as one with its base. The file of it is written anew each time and not kept: it takes a second or two, and cannot be out of date.
+    async fn merged(&self, id: &str, model: &ModelRecord, adapter: &Path) -> Result<LlamaChat, Error> {
+        let mut merged = self.merged.lock().await;
+        if let Some(whole) = merged.get(id) {
+            return Ok(whole.clone());
+        }
+        let (base, settings) = (self.base_file(&model.base)?, self.settings_of(&model.id));
+        let (adapter, file, name) = (adapter.to_owned(), adapter.with_extension("merged"), model.id.clone());
+        let whole = away(&model.id, move || {
+            export_gguf(&adapter, &base, MergedPrecision::Eight, &file)
+                .map_err(|error| Error::Model { model: name, reason: error.to_string() })?;
+            let whole = LlamaChat::load(&file, settings);
+            // It is mapped into memory where it is loaded, and its name is not needed.
+            if let Err(error) = std::fs::remove_file(&file) {
+                tracing::warn!(file = %file.display(), %error, "a merged model's file could not be removed");
+            }
+            whole
+        });
+        let whole = whole.await?;
+        tracing::info!(model = model.id, "it answers from a copy of its base of its own");
+        merged.insert(id.to_owned(), whole.clone());
+        Ok(whole)
     }
 }
 
 #[async_trait]
 impl Shelf for LocalShelf {
     async fn open(&self, id: &str, model: &ModelRecord, adapter: &Path) -> Result<Arc<dyn ChatModel>, Error> {
+        if self.merged_models.contains(&model.id) {
+            return Ok(Arc::new(self.merged(id, model, adapter).await?));
+        }
         let base = self.base(&model.base).await?;
         if let Some(ready) = base.with_adapter(id, &model.id) {
             return Ok(ready);
@@ -236,10 +295,17 @@ impl Shelf for LocalShelf {
     }
 
     async fn forget(&self, id: &str) {
+        self.merged.lock().await.remove(id);
         for base in self.loaded.lock().await.values() {
             if let Err(error) = base.unload_adapter(id).await {
                 tracing::warn!(model = id, %error, "an adapter could not be unloaded");
             }
         }
     }
+}
+
+/// Loads a model away from the runtime's threads.
+async fn away(model: &str, load: impl FnOnce() -> Result<LlamaChat, Error> + Send + 'static) -> Result<LlamaChat, Error> {
+    let loaded = tokio::task::spawn_blocking(load).await;
+    loaded.map_err(|error| Error::Model { model: model.to_owned(), reason: error.to_string() })?
 }

@@ -104,14 +104,31 @@ fn a_model_knows_its_documents_and_goes_out_and_comes_back() {
     assert!(bytes(Path::new(files["files"][0].as_str().unwrap())) == bytes(&own));
     let lineage = run_json(path, &["tune", "lineage", again, "--json"]);
     assert_eq!((&lineage["job"], lineage["unknown"].as_array().unwrap().len()), (&Value::Null, 1));
-    run_json(path, &["tune", "export", model, "--format", "gguf", "--to", "whole", "--json"]);
-    // One file that any llama.cpp loads; here it is the chat model of another server, and answers as base and adapter did together. The merged matrices round otherwise, so an answer
-    // on the edge may fall to the other side; `crates/tuning/tests/lora.rs` asks more.
+    // The merged matrices round otherwise, so an answer on the edge may fall to the other side; `crates/tuning/tests/lora.rs` asks more.
+    let mostly_equal = |whole: &[String]| {
+        assert!(whole.iter().zip(&tuned).filter(|(whole, tuned)| whole == tuned).count() >= 2, "{whole:?}, {tuned:?}");
+    };
+    // The same server gives one of the two models a copy of the base of its own.
+    let settings = std::fs::read_to_string(path.join("groundtone.toml")).unwrap();
+    let merging = settings.replace("[tuning]\n", &format!("[tuning]\nmerged_models = [\"{model}\", \"ft:gone\"]\n"));
+    assert_ne!(merging, settings);
+    std::fs::write(path.join("groundtone.toml"), merging).unwrap();
+    let server = Server::start(path, &["serve"]);
+    mostly_equal(&answers(&server, model));
+    assert_eq!(answers(&server, again), tuned);
+    let log = std::fs::read_to_string(&server.log).unwrap();
+    let merged: Vec<&str> = log.lines().filter(|line| line.contains("a copy of its base of its own")).collect();
+    assert!(merged.len() == 1 && merged[0].contains(model), "{log}");
+    assert!(log.lines().any(|line| line.contains("ft:gone") && line.contains("merged_models")), "{log}");
+    assert!(own.is_file() && !own.with_extension("merged").exists(), "the file of a merged model is not kept");
+    server.stop();
+
+    // One file that any llama.cpp loads; here it is the chat model of another server, and answers as base and adapter did together.
+    run_json(path, &["tune", "export", model, "--format", "gguf-q8", "--to", "whole", "--json"]);
     let settings = format!("[assistant]\nname = \"shop\"\n[chat]\npath = \"{}\"\n", path.join("whole/model.gguf").display());
     std::fs::write(path.join("groundtone.toml"), settings).unwrap();
     let server = Server::start(path, &["serve"]);
-    let whole = answers(&server, "model");
-    assert!(whole.iter().zip(&tuned).filter(|(whole, tuned)| whole == tuned).count() >= 2, "{whole:?}, {tuned:?}");
+    mostly_equal(&answers(&server, "model"));
 }
 
 fn command(folder: &Path) -> String {

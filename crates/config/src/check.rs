@@ -344,6 +344,12 @@ fn tuning(tuning: &Tuning) -> Result<(), Problem> {
         let reason = "the local trainer's adapters are served in this process; `tuning.vllm_url` needs `tuning.trainer = \"command\"`";
         return Err(("tuning.vllm_url", reason.to_owned()));
     }
+    if !tuning.merged_models.is_empty() && !tuning.vllm_url.is_empty() {
+        return Err((
+            "tuning.merged_models",
+            "with `tuning.vllm_url` adapters are the other server's, and nothing is merged here".to_owned(),
+        ));
+    }
     web_address("tuning.webhook_url", &tuning.webhook_url)?;
     if !tuning.webhook_url.is_empty() && tuning.webhook_secret_env.is_empty() {
         return Err(("tuning.webhook_secret_env", "`tuning.webhook_url` needs a secret to sign with".to_owned()));

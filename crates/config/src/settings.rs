@@ -491,6 +491,7 @@ pub struct Tuning {
     pub learning_rate_multiplier: f64,
     pub checkpoint_every: u32,
     pub validate_every: u32,
+    pub merged_models: Vec<String>,
     pub retirements: Vec<String>,
     pub webhook_url: String,
     pub webhook_secret_env: String,

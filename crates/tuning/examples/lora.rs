@@ -5,7 +5,7 @@
 //! lora peft  ADAPTER.gguf BASE.gguf FOLDER     writes the adapter as PEFT saves one
 //! lora merged ADAPTER.gguf BASE.gguf FOLDER    writes the base with the adapter worked into it, as transformers loads it
 //! lora ask   BASE.gguf ADAPTER.gguf|- ROWS.jsonl TOKENS     answers each row without its last message, greedily; one JSON line for each
-//! lora decode BASE.gguf ADAPTER.gguf ROWS.jsonl TOKENS      answers each row without the adapter and with it, turn by turn; tokens a second behind the first one, one JSON line for each row
+//! lora decode BASE.gguf ADAPTER.gguf ROWS.jsonl TOKENS      answers each row without the adapter, with it, and with base and adapter in one (`Q8_0`), turn by turn; tokens a second behind the first one, one JSON line for each row
 //! ```
 //! REQUEST.json: `{"method", "training_file", "validation_file", "hyperparameters", "pause_at_once", "threads"}`.
 #![allow(clippy::print_stdout, reason = "a program's output")]
@@ -15,7 +15,10 @@ use futures::StreamExt;
 use groundtone_local::{ChatTokenizer, LlamaChat, LlamaSettings, available_threads};
 use groundtone_prompt::PromptMessage;
 use groundtone_provider::{ChatEvent, ChatModel, ChatRequest, Sampling};
-use groundtone_tuning::{Command, Hyperparameters, LoraTrainer, Method, Progress, Trainer, TrainingRequest, export_merged, export_peft};
+use groundtone_tuning::{
+    Command, Hyperparameters, LoraTrainer, MergedPrecision, Method, Progress, Trainer, TrainingRequest, export_gguf, export_merged,
+    export_peft,
+};
 use groundtone_types::TokenUsage;
 use serde::Deserialize;
 use serde_json::json;
@@ -133,10 +136,20 @@ async fn ask(base: &Path, adapter: Option<&Path>, rows: &Path, max_tokens: u32) 
 async fn decode(base: &Path, adapter: &Path, rows: &Path, max_tokens: u32) -> anyhow::Result<()> {
     let chat = load(base, max_tokens)?;
     let tuned = with_adapter(&chat, adapter).await?;
+    let folder = tempfile::tempdir()?;
+    let whole = folder.path().join("merged.gguf");
+    export_gguf(adapter, base, MergedPrecision::Eight, &whole)?;
+    let whole = load(&whole, max_tokens)?;
+    let models: [(&str, &dyn ChatModel); 3] = [("base", &chat), ("adapter", &*tuned), ("merged", &whole)];
     for row in std::fs::read_to_string(rows)?.lines() {
-        let (without, with) = (answer(&chat, row, max_tokens).await?, answer(&*tuned, row, max_tokens).await?);
-        let tokens = [&without, &with].map(|answered| answered.usage.map(|usage| usage.completion_tokens));
-        println!("{}", json!({"base": without.tokens_per_second, "adapter": with.tokens_per_second, "tokens": tokens}));
+        let (mut line, mut tokens) = (json!({}), Vec::new());
+        for (name, model) in models {
+            let answered = answer(model, row, max_tokens).await?;
+            line[name] = json!(answered.tokens_per_second);
+            tokens.push(answered.usage.map(|usage| usage.completion_tokens));
+        }
+        line["tokens"] = json!(tokens);
+        println!("{line}");
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod trainer;
 
 pub use command::{CommandSettings, CommandTrainer};
 pub use error::TrainError;
+pub use gguf::MergedPrecision;
 pub use lora::{LEARNING_RATE, LoraTrainer};
 pub use merged::{export_gguf, export_merged};
 pub use peft::{copy_peft, export_peft, import_peft};

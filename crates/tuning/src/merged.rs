@@ -1,6 +1,7 @@
 //! The base model with an adapter worked into it: as transformers loads it, and as llama.cpp does.
 
 use crate::adapter_file::{self, Pair, refused};
+use crate::gguf::MergedPrecision;
 use crate::lora::{base_shape, gguf_name, merge};
 use crate::peft::{base_file, group, peft_name, write_json, write_tensors};
 use crate::{TargetModule, TrainError};
@@ -15,12 +16,12 @@ fn fits(adapter: &Path, pair: &Pair, rank: usize, (inputs, outputs): (usize, usi
     if right { Ok(()) } else { Err(refused(adapter, "it does not fit the base model")) }
 }
 
-/// Writes one GGUF file that answers as base and adapter do together. Matrices with a pair are in half precision; everything else is the base's own, byte for byte, vocabulary and
+/// Writes one GGUF file that answers as base and adapter do together. Matrices with a pair are in `precision`; everything else is the base's own, byte for byte, vocabulary and
 /// chat template included. A kill leaves no half of it under its name.
 ///
 /// # Errors
 /// Files that cannot be read or written, or are no adapter and base model of llama's architecture.
-pub fn export_gguf(adapter: &Path, base: &Path, to: &Path) -> Result<(), TrainError> {
+pub fn export_gguf(adapter: &Path, base: &Path, precision: MergedPrecision, to: &Path) -> Result<(), TrainError> {
     let (mut file, _) = base_file(base)?;
     let shape = base_shape(&file)?;
     let (pairs, rank, alpha) = adapter_file::read(adapter)?;
@@ -38,7 +39,7 @@ pub fn export_gguf(adapter: &Path, base: &Path, to: &Path) -> Result<(), TrainEr
         None => Ok(()),
     };
     let unfinished = to.with_extension("part");
-    let written = file.copy_changed(&unfinished, &changed.keys().map(String::as_str).collect(), &change);
+    let written = file.copy_changed(&unfinished, &changed.keys().map(String::as_str).collect(), precision, &change);
     written.and_then(|()| std::fs::rename(&unfinished, to)).map_err(|error| TrainError::file(to, error))
 }
 

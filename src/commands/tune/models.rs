@@ -20,7 +20,7 @@ pub(super) struct Export {
     /// The model: ft:..., a checkpoint, or an alias
     model: String,
     /// peft: the adapter for transformers, PEFT and vLLM; merged: base and adapter in one, for transformers; gguf: the same for llama.cpp; adapter: the adapter alone, for llama.cpp
-    #[arg(long, value_parser = ["peft", "merged", "gguf", "adapter"])]
+    #[arg(long, value_parser = ["peft", "merged", "gguf", "gguf-q8", "adapter"])]
     format: String,
     /// Folder for the files; it must not be there yet, or be empty
     #[arg(long, value_name = "FOLDER")]
@@ -76,6 +76,7 @@ pub(super) async fn export(global: &Global, config: &Config, server: &Server, ex
         "peft" => ExportFormat::Peft,
         "merged" => ExportFormat::Merged,
         "gguf" => ExportFormat::Gguf,
+        "gguf-q8" => ExportFormat::GgufQ8,
         _ => ExportFormat::Adapter,
     };
     let to = std::path::absolute(&export.to)?;

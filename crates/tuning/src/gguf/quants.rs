@@ -66,6 +66,23 @@ impl Format {
         }
     }
 
+    /// ggml's number of the type; the inverse of [`Self::new`].
+    pub(super) fn kind(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q4_1 => 3,
+            Self::Q5_0 => 6,
+            Self::Q5_1 => 7,
+            Self::Q8_0 => 8,
+            Self::Q4K => 12,
+            Self::Q5K => 13,
+            Self::Q6K => 14,
+            Self::Bf16 => 30,
+        }
+    }
+
     /// One block, of [`Self::block_bytes`] into [`Self::block_values`].
     pub(super) fn expand(self, block: &[u8], out: &mut [f32]) {
         match self {
@@ -86,6 +103,21 @@ impl Format {
             Self::Q5K => large(out, block, &block[48..], Some(&block[16..48])),
             Self::Q6K => sixes(out, block),
         }
+    }
+}
+
+/// Numbers in half precision, two bytes each.
+pub(super) fn halves(values: &[f32], out: &mut Vec<u8>) {
+    out.extend(values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()));
+}
+
+/// Whole blocks of 32 numbers in eight bits, as ggml's `quantize_row_q8_0_ref` rounds them: the largest one becomes 127.
+pub(super) fn eights(values: &[f32], out: &mut Vec<u8>) {
+    for block in values.chunks_exact(32) {
+        let scale = block.iter().fold(0.0f32, |most, value| most.max(value.abs())) / 127.0;
+        let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
+        out.extend_from_slice(&f16::from_f32(scale).to_le_bytes());
+        out.extend(block.iter().map(|value| ((value * inverse).round() as i8).cast_unsigned()));
     }
 }
 
