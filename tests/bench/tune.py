@@ -1,11 +1,12 @@
 """Measures the local trainer. Each part prints one JSON line; `--parts` chooses.
 
-    ./gt bench tune [--parts labels,voice,speed,decode,numerics,exports,kills] [--voice FOLDER] [--base FILE.gguf] [--torch PYTHON] [--llama-bench PROGRAM] [--kills N]
+    ./gt bench tune [--parts labels,voice,speed,decode,modules,numerics,exports,kills] [--voice FOLDER] [--base FILE.gguf] [--torch PYTHON] [--llama-bench PROGRAM] [--kills N]
 
 labels     a three-label support classifier from 60 rows: held-out tickets right, tuned with a short prompt, untuned with a short and with a few-shot prompt; intervals are paired
 voice      rows of a brand's voice (FOLDER holds the zava-cora set): held-out answers that keep all its rules, untuned and tuned
 speed      tokens/s forward and backward at rows of 64, 256 and 600 tokens, and peak memory; with --torch beside PyTorch and PEFT, turn by turn
-decode     tokens/s of long answers with an adapter and without, turn by turn; with --llama-bench beside llama.cpp's own bench on the same file
+decode     tokens/s of long answers with an adapter, without, and with both in one (`tuning.merged_models`), turn by turn; with --llama-bench beside llama.cpp's own bench on the same file
+modules    the tickets, with --voice also the voice, with pairs in other matrices and layers: what is learned, how long it takes, what the adapter costs while it answers
 numerics   losses beside those of PyTorch and PEFT, computed anew (--torch)
 exports    an adapter written as PEFT saves one, and worked into the base: transformers and PEFT load both, and say the same (--torch)
 kills      a job of the real server, killed (SIGKILL) at N random instants of its life (--kills N): it ends as it would have, with one result
@@ -91,9 +92,19 @@ def interval(better, worse, seed=20261127, rounds=10_000):
     return [round(means[int(rounds * 0.025)], 3), round(means[int(rounds * 0.975) - 1], 3)]
 
 
+def said(row):
+    """Question and answer of a row with a system message."""
+    return row["messages"][1]["content"], row["messages"][2]["content"]
+
+
+def label_named(answer):
+    """Generous to the untuned model: a label counts wherever it is the first one that the answer names."""
+    return next(iter(re.findall("|".join(LABELS), answer["answer"].lower())), "")
+
+
 def labels(lora, _arguments):
     train, test = read(FIXTURES / "support_train.jsonl"), read(FIXTURES / "support_test.jsonl")
-    pair = lambda row: (row["messages"][1]["content"], row["messages"][2]["content"])
+    pair = said
     system = train[0]["messages"][0]["content"]
     shots = [pair(row) for row in train[:15]]
     few = RULES + "\n\nExamples:\n" + "\n".join(f"Ticket: {ticket}\nLabel: {label}" for ticket, label in shots)
@@ -108,9 +119,7 @@ def labels(lora, _arguments):
         right, prompts, seconds = {}, {}, {}
         for arm, (adapter, rows) in arms.items():
             answers = lora.ask(adapter, write(folder / f"{arm}.jsonl", rows), 8)
-            # Generous to the untuned model: a label is right wherever it is the first one that the answer names.
-            named = [next(iter(re.findall("|".join(LABELS), answer["answer"].lower())), "") for answer in answers]
-            right[arm] = [int(found == pair(row)[1]) for found, row in zip(named, test)]
+            right[arm] = [int(label_named(answer) == pair(row)[1]) for answer, row in zip(answers, test)]
             prompts[arm] = sum(answer["usage"]["prompt_tokens"] for answer in answers) / len(answers)
             seconds[arm] = sum(answer["seconds"] for answer in answers) / len(answers)
         exact = sum(answer["answer"].strip() == pair(row)[1] for answer, row in zip(lora.ask(done["adapter"], folder / "tuned.jsonl", 8), test))
@@ -134,10 +143,9 @@ def keeps(answer):
     }
 
 
-def voice(lora, arguments):
-    if not arguments.voice:
-        return say("voice", skipped="--voice FOLDER is not given")
-    raw = arguments.voice / "raw"
+def voice_rows(folder):
+    """Cora's system message, and her questions and answers, 20 to train on and 30 to ask."""
+    raw = folder / "raw"
     system = read(raw / "31-basic_training.jsonl")[0]["messages"][0]["content"]
     pairs = {}
     for name in ["31-basic_training.jsonl", "31-basic_validation.jsonl", "30-basic-datagen.jsonl"]:
@@ -145,7 +153,13 @@ def voice(lora, arguments):
             pairs.setdefault(row["messages"][-2]["content"], (row["messages"][-1]["content"], name))
     rows = [(question, answer) for question, (answer, _) in pairs.items()]
     random.Random(1).shuffle(rows)
-    test, train = rows[:30], rows[30:]
+    return system, rows[30:], rows[:30]
+
+
+def voice(lora, arguments):
+    if not arguments.voice:
+        return say("voice", skipped="--voice FOLDER is not given")
+    system, train, test = voice_rows(arguments.voice)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         file = write(folder / "train.jsonl", [chat(system, question, answer) for question, answer in train])
@@ -245,18 +259,63 @@ print(json.dumps({"mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss /
 """.replace("print(done.stdout)", "print(done.stdout.strip())")
 
 
-def decode(lora, arguments):
-    """Long answers to the same questions without an adapter and with one that was hardly trained (its size is what costs), turn by turn. Reading the prompt is not counted.
-    A machine that others share is quick and slow by turns, so what an adapter costs is the median of the pairs, and llama-bench takes its turn in every round."""
+# Which matrices get a pair, with the words of the documentation.
+FEED_FORWARD = ["gate_proj", "up_proj", "down_proj"]
+CHOICES = {
+    "all seven": {},
+    "all seven, upper 15": {"trained_layers": 15},
+    "feed-forward": {"target_modules": FEED_FORWARD},
+    "feed-forward, upper 15": {"target_modules": FEED_FORWARD, "trained_layers": 15},
+    "v, o, down": {"target_modules": ["v_proj", "o_proj", "down_proj"]},
+    "q, v": {"target_modules": ["q_proj", "v_proj"]},
+}
+
+
+# Training that changes nothing: the adapter costs what its size costs.
+HARDLY = {"n_epochs": 1, "batch_size": 60, "learning_rate_multiplier": 0.001}
+
+
+def long_stories(path):
     stories = "a lighthouse keeper|a lost parcel|two cyclists|an old kettle|a mountain hut|a red bicycle|the last train|a clockmaker".split("|")
-    hyperparameters = {"n_epochs": 1, "batch_size": 60, "learning_rate_multiplier": 0.001}
+    return write(path, [chat("You tell long stories.", f"Tell me a long story about {story}.") for story in stories])
+
+
+def cost(pairs, name):
+    return 1 - statistics.median(pair[name] / pair["base"] for pair in pairs)
+
+
+def modules(lora, arguments):
+    """The same rows with pairs in other matrices: what was learned, how long it took, and what the adapter costs while it answers."""
+    test = read(FIXTURES / "support_test.jsonl")
+    for choice, chosen in CHOICES.items():
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            done = lora.train(folder / "labels", method="supervised", training_file=str(FIXTURES / "support_train.jsonl"), hyperparameters={"n_epochs": 4, "learning_rate_multiplier": 2.0} | chosen)
+            answers = lora.ask(done["adapter"], write(folder / "tickets.jsonl", [chat(row["messages"][0]["content"], said(row)[0]) for row in test]), 8)
+            # One that knows nothing but labels would write one word.
+            untaught = lora.train(folder / "untaught", method="supervised", training_file=str(FIXTURES / "support_train.jsonl"), hyperparameters=HARDLY | chosen)
+            pairs = lora.decode(untaught["adapter"], long_stories(folder / "asked.jsonl"), 200)
+            figures = {"labels": sum(label_named(answer) == said(row)[1] for answer, row in zip(answers, test)), "labels_seconds": done["seconds"]}
+            figures |= {"costs": cost(pairs, "adapter"), "megabytes": pathlib.Path(done["adapter"]).stat().st_size / 1e6}
+            if arguments.voice:
+                system, train, held_out = voice_rows(arguments.voice)
+                file = write(folder / "train.jsonl", [chat(system, *row) for row in train])
+                done = lora.train(folder / "voice", method="supervised", training_file=str(file), hyperparameters={"n_epochs": 20, "learning_rate_multiplier": 2.0} | chosen)
+                answers = lora.ask(done["adapter"], write(folder / "asked.jsonl", [chat(system, question) for question, _ in held_out]), 60)
+                figures |= {"voice": sum(all(keeps(answer["answer"]).values()) for answer in answers), "voice_seconds": done["seconds"]}
+        say("modules", choice=choice, load=os.getloadavg()[0], **figures)
+
+
+def decode(lora, arguments):
+    """Long answers to the same questions without an adapter, with one that was hardly trained (its size is what costs), and with base and adapter in one, turn by turn. Reading the prompt is not counted.
+    A machine that others share is quick and slow by turns, so what an adapter costs is the median of the pairs, and llama-bench takes its turn in every round."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        asked = write(folder / "asked.jsonl", [chat("You tell long stories.", f"Tell me a long story about {story}.") for story in stories])
+        asked = long_stories(folder / "asked.jsonl")
         adapters = {}
         for layers in ("all", 15):
             chosen = {} if layers == "all" else {"trained_layers": layers}
-            done = lora.train(folder / str(layers), method="supervised", training_file=str(FIXTURES / "support_train.jsonl"), hyperparameters=hyperparameters | chosen)
+            done = lora.train(folder / str(layers), method="supervised", training_file=str(FIXTURES / "support_train.jsonl"), hyperparameters=HARDLY | chosen)
             adapters[layers] = done["adapter"]
         pairs, beside = {layers: [] for layers in adapters}, []
         for _ in range(arguments.rounds):
@@ -271,7 +330,8 @@ def decode(lora, arguments):
     ours = [pair["base"] for found in pairs.values() for pair in found]
     figures = {"base_tokens_per_second": statistics.median(ours)}
     for layers, found in pairs.items():
-        figures[f"adapter_in_{layers}_layers_costs"] = 1 - statistics.median(pair["adapter"] / pair["base"] for pair in found)
+        figures[f"adapter_in_{layers}_layers_costs"] = cost(found, "adapter")
+    figures["merged_costs"] = cost([pair for found in pairs.values() for pair in found], "merged")
     if beside:
         figures["llama_bench_tokens_per_second"] = statistics.median(theirs for _, theirs in beside)
         figures["of_llama_bench"] = statistics.median(ours / theirs for ours, theirs in beside)
@@ -433,7 +493,7 @@ def checked(command, **more):
     return done
 
 
-PARTS = {"labels": labels, "voice": voice, "speed": speed, "decode": decode, "numerics": numerics, "exports": exports, "kills": kills}
+PARTS = {"labels": labels, "voice": voice, "speed": speed, "decode": decode, "modules": modules, "numerics": numerics, "exports": exports, "kills": kills}
 
 
 def main():

@@ -1,4 +1,4 @@
-//! The thread that decodes for everybody.
+//! The thread that answers everybody with one model.
 
 use super::slot::{After, Running, Slot};
 use super::{LlamaSettings, Place};
@@ -301,7 +301,8 @@ impl Work<'_> {
         if batch.n_tokens() == 0 {
             return Ok(());
         }
-        self.context.decode(&mut batch).map_err(|error| error.to_string())?;
+        let compute = super::COMPUTE.as_ref().map_err(Clone::clone)?;
+        compute.install(|| self.context.decode(&mut batch)).map_err(|error| error.to_string())?;
         for slot in &mut self.tasks.slots {
             let Some(running) = &mut slot.running else { continue };
             let Some(at) = running.logits_at.take() else { continue };

@@ -1,6 +1,6 @@
 //! The chat model in process, by llama.cpp.
 //!
-//! One thread owns the context and decodes for everybody: each step takes one token of every running answer and a share of the waiting prompts, so nobody starves
+//! One thread owns the context and answers everybody: each step takes one token of every running answer and a share of the waiting prompts, so nobody starves
 //! ([`engine`]). A finished answer leaves its keys and values in the cache, and the next prompt with the same beginning goes on from there.
 //! Adapters are applied to the one base model while it runs: many can be loaded, and each request is answered with one or none.
 
@@ -34,6 +34,13 @@ static BACKEND: LazyLock<Result<LlamaBackend, String>> = LazyLock::new(|| {
     let mut backend = LlamaBackend::init().map_err(|error| error.to_string())?;
     backend.void_logs();
     Ok(backend)
+});
+
+/// The thread that computes, one for all models of the process: their steps take turns. OpenMP keeps a team of threads for each thread that has computed, idle or not, and once all teams together have
+/// more threads than there are cores none of them waits awake any more: with two models in memory each wrote half as fast.
+static COMPUTE: LazyLock<Result<rayon::ThreadPool, String>> = LazyLock::new(|| {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "llama-compute".to_owned()).build();
+    pool.map_err(|error| format!("its thread cannot be started: {error}"))
 });
 
 /// How a model runs.
@@ -71,6 +78,7 @@ impl LlamaChat {
         let shown = path.display();
         let tokenizer = Arc::new(ChatTokenizer::load(path, &settings.model_id)?);
         let backend = BACKEND.as_ref().map_err(|error| failed(error.clone()))?;
+        COMPUTE.as_ref().map_err(|error| failed(error.clone()))?;
         let model = LlamaModel::load_from_file(backend, path, &LlamaModelParams::default())
             .map_err(|_| failed(format!("{shown} is no GGUF model that llama.cpp can load")))?;
         let (jobs, inbox) = sync_mpsc::channel();
