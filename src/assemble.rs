@@ -382,7 +382,7 @@ impl Library {
     /// Answering with these parts.
     pub(crate) async fn answerer(&self, config: &Config) -> anyhow::Result<Answerer> {
         // First what fails fast.
-        self.retriever(config).await?;
+        let retriever = self.retriever(config).await?;
         let model: Arc<dyn ChatModel> = match config.chat.kind {
             Engine::Openai => chat_model(config).await?,
             Engine::Local => {
@@ -391,7 +391,6 @@ impl Library {
                 Arc::new(chat)
             }
         };
-        let retriever = self.retriever(config).await?;
         let model: Arc<dyn ChatModel> = match &self.answers {
             Some(answers) => Arc::new(CachedChat::new(model, answers.clone())),
             None => model,

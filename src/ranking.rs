@@ -1,8 +1,12 @@
 //! Settings to a ranking: fusion, refinements, reranker, gate.
 
+use crate::assemble::threads;
+use crate::output::hint;
 use groundtone_config::{Config, FusionKind, RerankerKind};
+use groundtone_local::{LocalReranker, RerankerSettings};
 use groundtone_provider::{Endpoint, HttpReranker, RerankShape, Reranker};
 use groundtone_retrieval::{Fusion, Gate, Recency, Refinement, Retriever, Trust};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +36,7 @@ pub(crate) fn reranker(config: &Config) -> anyhow::Result<Option<Arc<dyn Reranke
     let settings = &config.reranker;
     let shape = match settings.kind {
         RerankerKind::None => return Ok(None),
+        RerankerKind::Local => return local_reranker(&settings.path, config).map(Some),
         RerankerKind::Tei => RerankShape::Tei,
         RerankerKind::Cohere => RerankShape::Cohere,
     };
@@ -39,6 +44,25 @@ pub(crate) fn reranker(config: &Config) -> anyhow::Result<Option<Arc<dyn Reranke
     let limit = Duration::from_secs(settings.timeout_seconds);
     let endpoint = Endpoint::new(&settings.url, key, limit, limit, limit)?;
     Ok(Some(Arc::new(HttpReranker::new(endpoint, shape, &settings.model, settings.batch))))
+}
+
+fn local_reranker(folder: &Path, config: &Config) -> anyhow::Result<Arc<dyn Reranker>> {
+    let settings = &config.reranker;
+    let named = if settings.model.is_empty() {
+        folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    } else {
+        settings.model.clone()
+    };
+    let settings = RerankerSettings {
+        model_id: named,
+        max_tokens: settings.max_tokens,
+        threads: threads(settings.threads),
+        timeout: Duration::from_secs(settings.timeout_seconds),
+    };
+    let loaded = LocalReranker::load(folder, settings);
+    let loaded =
+        loaded.map_err(|error| hint(error, "`reranker.path` is a folder with `model.onnx` and `tokenizer.json` of a cross-encoder"))?;
+    Ok(Arc::new(loaded))
 }
 
 /// The gate.

@@ -151,6 +151,37 @@ fn a_beir_folder_is_measured_and_measured_again_from_what_is_there() {
     assert_eq!(code, 1);
 }
 
+#[test]
+fn a_cross_encoder_in_the_process_orders_what_was_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let documents = small_shop(path);
+    run_json(path, &["ingest", documents.to_str().unwrap(), "--json"]);
+    let plain = run_json(path, &["search", "How long can I send it back?", "--top-k", "5", "--json"]);
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/local/tests/fixtures/cross-encoders/one");
+    let settings = |model: &Path| {
+        let settings = format!("[reranker]\nkind = \"local\"\npath = \"{}\"\nmax_tokens = 64\n", model.display());
+        std::fs::write(path.join("groundtone.toml"), settings).unwrap();
+    };
+    settings(&model);
+    let found = run_json(path, &["search", "How long can I send it back?", "--top-k", "5", "--json"]);
+    let scores: Vec<f64> = found["hits"].as_array().unwrap().iter().map(|hit| hit["arms"]["rerank"]["score"].as_f64().unwrap()).collect();
+    assert!(scores.len() >= 4 && scores.is_sorted_by(|a, b| a >= b), "{found}");
+    // Its weights are chance, and so is its order; how well a trained one orders is measured in docs/benchmarks.md.
+    let order = |found: &Value| found["hits"].as_array().unwrap().iter().map(|hit| hit["id"].clone()).collect::<Vec<_>>();
+    assert_ne!(order(&found), order(&plain));
+    let report = run_json(path, &["eval", "retrieval", "--json", beir(path).to_str().unwrap(), "--resamples", "500"]);
+    assert!(report["arms"]["hybrid-rerank"]["ndcg_at_10"]["value"].is_f64() && report["left_out"] == json!({}), "{report}");
+
+    settings(&path.join("nowhere"));
+    let (text, code) = run_failing(path, &["search", "anything"]);
+    insta::assert_snapshot!(text, @r"
+    error: nowhere failed: FOLDER/nowhere/model.onnx: No such file or directory (os error 2)
+    hint: `reranker.path` is a folder with `model.onnx` and `tokenizer.json` of a cross-encoder
+    ");
+    assert_eq!(code, 1);
+}
+
 /// Questions about anything but tea and kettles.
 const FOREIGN: [&str; 24] = [
     "Who won the chess championship in 1972?",

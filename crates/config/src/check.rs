@@ -171,7 +171,11 @@ fn retrieval(retrieval: &Retrieval) -> Result<(), Problem> {
 
 fn reranker(reranker: &Reranker) -> Result<(), Problem> {
     web_address("reranker.url", &reranker.url)?;
-    if reranker.kind != RerankerKind::None && reranker.url.is_empty() {
+    if (reranker.kind == RerankerKind::Local) == reranker.path.as_os_str().is_empty() {
+        return Err(("reranker.path", "`reranker.kind = \"local\"` and a folder in `reranker.path` go together".to_owned()));
+    }
+    between("reranker.max_tokens", reranker.max_tokens, 16, 8_192)?;
+    if matches!(reranker.kind, RerankerKind::Tei | RerankerKind::Cohere) && reranker.url.is_empty() {
         return Err(("reranker.url", "`reranker.kind` needs the server's base URL".to_owned()));
     }
     if reranker.kind == RerankerKind::Cohere && reranker.model.is_empty() {

@@ -219,6 +219,14 @@ mod tests {
                 "[retrieval]\ntrust = [\"policies/=11\"]",
                 "`retrieval.trust` in groundtone.toml: `policies/=11` must be a prefix, `=` and a weight between 0 and 10: `policies/=1.5`",
             ),
+            (
+                "[reranker]\nkind = \"local\"",
+                "`reranker.path` in groundtone.toml: `reranker.kind = \"local\"` and a folder in `reranker.path` go together",
+            ),
+            (
+                "[tuning]\ntrainer = \"command\"\ncommand = [\"x\"]\nvllm_url = \"http://127.0.0.1:8000/v1\"\nmerged_models = [\"ft:x\"]",
+                "`tuning.merged_models` in groundtone.toml: with `tuning.vllm_url` adapters are the other server's, and nothing is merged here",
+            ),
             ("[reranker]\nkind = \"tei\"", "`reranker.url` in groundtone.toml: `reranker.kind` needs the server's base URL"),
             (
                 "[variants.tuned]\nmodle = \"m\"",

@@ -70,11 +70,12 @@ pub enum FusionKind {
     Weighted,
 }
 
-/// Which server reads question and snippet together.
+/// Who reads question and snippet together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RerankerKind {
     None,
+    Local,
     Tei,
     Cohere,
 }
@@ -247,6 +248,9 @@ impl Retrieval {
 #[serde(deny_unknown_fields)]
 pub struct Reranker {
     pub kind: RerankerKind,
+    pub path: PathBuf,
+    pub max_tokens: usize,
+    pub threads: usize,
     pub url: String,
     pub api_key_env: String,
     pub model: String,

@@ -1,12 +1,10 @@
+use crate::bert::{self, Bert};
 use async_trait::async_trait;
 use groundtone_prompt::CountTokens;
 use groundtone_provider::{CallLimits, EmbedFor, Embedder, Error, embed_span};
-use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
-use rten_tensor::NdTensor;
-use rten_tensor::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
-use tokenizers::{Encoding, Tokenizer, TruncationParams};
+use tokenizers::Tokenizer;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
@@ -26,11 +24,8 @@ pub struct LocalEmbedder {
 }
 
 struct Engine {
-    model: Model,
+    network: Bert,
     tokenizer: Tokenizer,
-    inputs: [NodeId; 3],
-    output: NodeId,
-    threads: Arc<ThreadPool>,
 }
 
 /// The embedder's tokenizer without truncation.
@@ -43,22 +38,10 @@ impl LocalEmbedder {
     /// Loads the model and its tokenizer; `id` is its name. It uses `threads` threads.
     pub fn load(id: &str, model: &Path, tokenizer: &Path, threads: usize) -> Result<Self, Error> {
         let failed = |reason: String| Error::Model { model: id.to_owned(), reason };
-        let mut cut = Tokenizer::from_file(tokenizer).map_err(|error| failed(format!("{}: {error}", tokenizer.display())))?;
-        cut.with_padding(None);
+        let cut = bert::tokenizer(tokenizer, MAX_TOKENS).map_err(failed)?;
         let mut whole = cut.clone();
         whole.with_truncation(None).map_err(|error| failed(error.to_string()))?;
-        let limit = TruncationParams { max_length: MAX_TOKENS, ..TruncationParams::default() };
-        cut.with_truncation(Some(limit)).map_err(|error| failed(error.to_string()))?;
-        // A question is a few rows against all weights: packing these anew for each call took longer than multiplying.
-        let network = ModelOptions::with_all_ops()
-            .prepack_weights(true)
-            .load_file(model)
-            .map_err(|error| failed(format!("{}: {error}", model.display())))?;
-        let node = |name: &str| network.node_id(name).map_err(|error| failed(error.to_string()));
-        let inputs = [node("input_ids")?, node("attention_mask")?, node("token_type_ids")?];
-        let output = node("last_hidden_state")?;
-        let engine =
-            Engine { model: network, tokenizer: cut, inputs, output, threads: Arc::new(ThreadPool::with_num_threads(threads.max(1))) };
+        let engine = Engine { network: Bert::load(model, "last_hidden_state", threads).map_err(failed)?, tokenizer: cut };
         let probe = engine.embed(id, &["probe".to_owned()])?;
         let dimensions = probe.first().map_or(0, Vec::len);
         let tokens = Arc::new(WordPieces { id: format!("wordpiece:{id}"), tokenizer: whole });
@@ -74,22 +57,11 @@ impl Engine {
             .map(|text| self.tokenizer.encode_fast(text.as_str(), true))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| failed(error.to_string()))?;
-        let (rows, columns) = (texts.len(), encodings.iter().map(|encoding| encoding.get_ids().len()).max().unwrap_or(0));
-        let fill = |value: &dyn Fn(&Encoding, usize) -> i32| {
-            let cells = encodings.iter().flat_map(|encoding| (0..columns).map(move |column| (encoding, column)));
-            let cells: Vec<i32> =
-                cells.map(|(encoding, column)| if column < encoding.get_ids().len() { value(encoding, column) } else { 0 }).collect();
-            NdTensor::<i32, 2>::from_data([rows, columns], cells)
+        let output = self.network.run(&encodings).map_err(failed)?;
+        let [_, columns, width] = output.shape[..] else {
+            return Err(failed(format!("its output is {:?}, not one vector for each token", output.shape)));
         };
-        let ids = fill(&|encoding, column| encoding.get_ids()[column] as i32);
-        let mask = fill(&|_, _| 1);
-        let types = NdTensor::<i32, 2>::zeros([rows, columns]);
-        let inputs = vec![(self.inputs[0], ids.view().into()), (self.inputs[1], mask.view().into()), (self.inputs[2], types.view().into())];
-        let options = RunOptions::default().with_thread_pool(Some(self.threads.clone()));
-        let [output] = self.model.run_n(inputs, [self.output], Some(options)).map_err(|error| failed(error.to_string()))?;
-        let hidden: NdTensor<f32, 3> = output.try_into().map_err(|_| failed("its output is not a tensor of numbers".to_owned()))?;
-        let [_, _, width] = hidden.shape();
-        let hidden = hidden.to_vec();
+        let hidden = output.values;
         Ok(encodings
             .iter()
             .enumerate()
