@@ -1,10 +1,11 @@
 """Measures the local trainer. Each part prints one JSON line; `--parts` chooses.
 
-    ./gt bench tune [--parts labels,voice,speed,decode,modules,numerics,exports,kills] [--voice FOLDER] [--base FILE.gguf] [--torch PYTHON] [--llama-bench PROGRAM] [--kills N]
+    ./gt bench tune [--parts labels,voice,speed,long,decode,modules,numerics,exports,kills] [--voice FOLDER] [--base FILE.gguf] [--torch PYTHON] [--llama-bench PROGRAM] [--kills N]
 
 labels     a three-label support classifier from 60 rows: held-out tickets right, tuned with a short prompt, untuned with a short and with a few-shot prompt; intervals are paired
 voice      rows of a brand's voice (FOLDER holds the zava-cora set): held-out answers that keep all its rules, untuned and tuned
 speed      tokens/s forward and backward at rows of 64, 256 and 600 tokens, and peak memory; with --torch beside PyTorch and PEFT, turn by turn
+long       minutes for 100 rows of 600 tokens in three epochs
 decode     tokens/s of long answers with an adapter, without, and with both in one (`tuning.merged_models`), turn by turn; with --llama-bench beside llama.cpp's own bench on the same file
 modules    the tickets, with --voice also the voice, with pairs in other matrices and layers: what is learned, how long it takes, what the adapter costs while it answers
 numerics   losses beside those of PyTorch and PEFT, computed anew (--torch)
@@ -243,6 +244,15 @@ def speed(lora, arguments):
         if theirs:
             figures |= {"torch_tokens_per_second": middle(theirs), "ratio": middle(ours) / middle(theirs), "torch_peak_mb": memory["torch"]}
         say("speed", load=os.getloadavg()[0], **figures)
+
+
+def long(lora, _arguments):
+    """100 rows of 600 tokens, three epochs, from the first step to the adapter."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, make = pathlib.Path(name), padded_row(600)
+        file = write(folder / "rows.jsonl", [make(at) for at in range(100)])
+        done = lora.train(folder, method="supervised", training_file=str(file), hyperparameters={"n_epochs": 3, "batch_size": 4})
+    say("long", load=os.getloadavg()[0], minutes=done["seconds"] / 60, tokens=sum(step["tokens"] for step in done["steps"]), steps=len(done["steps"]))
 
 
 # Trains in a child of its own, so that its peak memory is known.
@@ -493,7 +503,7 @@ def checked(command, **more):
     return done
 
 
-PARTS = {"labels": labels, "voice": voice, "speed": speed, "decode": decode, "modules": modules, "numerics": numerics, "exports": exports, "kills": kills}
+PARTS = {"labels": labels, "voice": voice, "speed": speed, "long": long, "decode": decode, "modules": modules, "numerics": numerics, "exports": exports, "kills": kills}
 
 
 def main():
