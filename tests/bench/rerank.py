@@ -188,7 +188,8 @@ def main():
         began = time.monotonic()
         found = subprocess.run([options.binary, "eval", "retrieval", "--json", measured], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
         report["seconds"] = round(time.monotonic() - began, 1)
-        report["arms"], report["pairs"] = (lambda whole: (whole["arms"], whole.get("pairs")))(json.loads(found.stdout.splitlines()[-1]))
+        measures = json.loads(found.stdout.splitlines()[-1])
+        report |= {"arms": measures["arms"], "pairs": measures["pairs"]}
     print(json.dumps(report))
 
 

@@ -105,25 +105,24 @@ def label_named(answer):
 
 def labels(lora, _arguments):
     train, test = read(FIXTURES / "support_train.jsonl"), read(FIXTURES / "support_test.jsonl")
-    pair = said
     system = train[0]["messages"][0]["content"]
-    shots = [pair(row) for row in train[:15]]
+    shots = [said(row) for row in train[:15]]
     few = RULES + "\n\nExamples:\n" + "\n".join(f"Ticket: {ticket}\nLabel: {label}" for ticket, label in shots)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         done = lora.train(folder, method="supervised", training_file=str(FIXTURES / "support_train.jsonl"), hyperparameters={"n_epochs": 4, "learning_rate_multiplier": 2.0})
         arms = {
-            "tuned": (done["adapter"], [chat(system, pair(row)[0]) for row in test]),
-            "short": (None, [chat(SHORT, pair(row)[0]) for row in test]),
-            "few_shot": (None, [chat(few, "Ticket: " + pair(row)[0] + "\nLabel:") for row in test]),
+            "tuned": (done["adapter"], [chat(system, said(row)[0]) for row in test]),
+            "short": (None, [chat(SHORT, said(row)[0]) for row in test]),
+            "few_shot": (None, [chat(few, "Ticket: " + said(row)[0] + "\nLabel:") for row in test]),
         }
         right, prompts, seconds = {}, {}, {}
         for arm, (adapter, rows) in arms.items():
             answers = lora.ask(adapter, write(folder / f"{arm}.jsonl", rows), 8)
-            right[arm] = [int(label_named(answer) == pair(row)[1]) for answer, row in zip(answers, test)]
+            right[arm] = [int(label_named(answer) == said(row)[1]) for answer, row in zip(answers, test)]
             prompts[arm] = sum(answer["usage"]["prompt_tokens"] for answer in answers) / len(answers)
             seconds[arm] = sum(answer["seconds"] for answer in answers) / len(answers)
-        exact = sum(answer["answer"].strip() == pair(row)[1] for answer, row in zip(lora.ask(done["adapter"], folder / "tuned.jsonl", 8), test))
+        exact = sum(answer["answer"].strip() == said(row)[1] for answer, row in zip(lora.ask(done["adapter"], folder / "tuned.jsonl", 8), test))
     say(
         "labels", rows=len(train), held_out=len(test), training_seconds=done["seconds"], tokens_per_second=done["tokens"] / done["seconds"],
         right={arm: sum(found) for arm, found in right.items()}, tuned_exactly=exact,
@@ -274,8 +273,8 @@ FEED_FORWARD = ["gate_proj", "up_proj", "down_proj"]
 CHOICES = {
     "all seven": {},
     "all seven, upper 15": {"trained_layers": 15},
-    "feed-forward": {"target_modules": FEED_FORWARD},
-    "feed-forward, upper 15": {"target_modules": FEED_FORWARD, "trained_layers": 15},
+    "gate, up, down": {"target_modules": FEED_FORWARD},
+    "gate, up, down, upper 15": {"target_modules": FEED_FORWARD, "trained_layers": 15},
     "v, o, down": {"target_modules": ["v_proj", "o_proj", "down_proj"]},
     "q, v": {"target_modules": ["q_proj", "v_proj"]},
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(super) struct Export {
     /// The model: ft:..., a checkpoint, or an alias
     model: String,
-    /// peft: the adapter for transformers, PEFT and vLLM; merged: base and adapter in one, for transformers; gguf: the same for llama.cpp; adapter: the adapter alone, for llama.cpp
+    /// peft: the adapter for transformers, PEFT and vLLM; merged: base and adapter in one, for transformers; gguf: the same for llama.cpp; gguf-q8: and in eight bits; adapter: the adapter alone, for llama.cpp
     #[arg(long, value_parser = ["peft", "merged", "gguf", "gguf-q8", "adapter"])]
     format: String,
     /// Folder for the files; it must not be there yet, or be empty

@@ -37,7 +37,7 @@ static BACKEND: LazyLock<Result<LlamaBackend, String>> = LazyLock::new(|| {
 });
 
 /// The thread that computes, one for all models of the process: their steps take turns. OpenMP keeps a team of threads for each thread that has computed, idle or not, and once all teams together have
-/// more threads than there are cores none of them waits awake any more: with two models in memory each wrote half as fast.
+/// more threads than there are cores none of them waits awake any more: with two models in memory each lost a third to a half of its speed.
 static COMPUTE: LazyLock<Result<rayon::ThreadPool, String>> = LazyLock::new(|| {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "llama-compute".to_owned()).build();
     pool.map_err(|error| format!("its thread cannot be started: {error}"))
